@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can go wrong, each with a stable code and one sentence.
+
+An error says what happened, where, and what to do. Its ``code`` never
+changes once released: operators and tests match on it, not on the text. No
+error ever carries a URL's query, a signature or a token.
+"""
+
+import typing
+
+
+class Error(Exception):
+    """Base of every error this project raises on purpose.
+
+    Attributes are set by the subclasses; :attr:`msg` is a template over them.
+    """
+
+    code: typing.ClassVar[str] = 'error'
+    msg: typing.ClassVar[str] = 'Snapshot operation failed.'
+    #: Whether doing the very same thing again may succeed.
+    retryable: typing.ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return self.msg.format(self=self)
+
+
+class InvalidName(Error):
+    """A name that may not be used in a store or a layout."""
+
+    code = 'invalid-name'
+    msg = 'Invalid name {self.name!r}: {self.reason}.'
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+
+class InvalidValue(Error):
+    """A value that makes no sense where it was given."""
+
+    code = 'invalid-value'
+    msg = 'Invalid {self.what} {self.value!r}: {self.reason}.'
+
+    def __init__(self, what: str, value: object, reason: str) -> None:
+        super().__init__(what, value, reason)
+        self.what = what
+        self.value = value
+        self.reason = reason
+
+
+class Corrupted(Error):
+    """Stored bytes that do not parse or do not verify."""
+
+    code = 'corrupted'
+    msg = 'Corrupted {self.what}: {self.reason}.'
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+
+class UnsupportedVersion(Error):
+    """Written by another version of this software."""
+
+    code = 'unsupported-version'
+    msg = ('{self.what} has version {self.found}, but only '
+           '{self.supported} is supported; use the release that wrote it or '
+           'a newer one.')
+
+    def __init__(self, what: str, found: object, supported: object) -> None:
+        super().__init__(what, found, supported)
+        self.what = what
+        self.found = found
+        self.supported = supported
+
+
+class UnsupportedFeature(Error):
+    """Needs something this version does not know."""
+
+    code = 'unsupported-feature'
+    msg = ('{self.what} needs {self.names}, which this release does not '
+           'support; use a newer one.')
+
+    def __init__(self, what: str, features: typing.Iterable[str]) -> None:
+        features = tuple(features)
+        super().__init__(what, features)
+        self.what = what
+        self.features = features
+
+    @property
+    def names(self) -> str:
+        return ', '.join(self.features)
+
+
+class Cancelled(Error):
+    """Somebody asked for it to stop."""
+
+    code = 'cancelled'
+    msg = 'The operation was cancelled.'
+
+
+class StoreError(Error):
+    """A store did not do what it was asked to.
+
+    :param operation: the store's method, for example ``put``.
+    :param name: the object, or prefix, it was about.
+    :param reason: what happened, without a full stop.
+    :param status: HTTP status, if there was one.
+    :param retry_after: seconds the store asked us to wait.
+    """
+
+    code = 'store-error'
+    msg = 'Cannot {self.operation} {self.name}: {self.reason}{self.hint}.'
+    #: What to do about it; appended to the reason.
+    advice: typing.ClassVar[str] = ''
+
+    def __init__(self, operation: str, name: str, reason: str,
+                 status: int | None = None,
+                 retry_after: float | None = None) -> None:
+        super().__init__(operation, name, reason, status, retry_after)
+        self.operation = operation
+        self.name = name
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def hint(self) -> str:
+        status = f' (HTTP {self.status})' if self.status else ''
+        advice = f'; {self.advice}' if self.advice else ''
+        return status + advice
+
+
+class ObjectMissing(StoreError):
+    """No object has this name."""
+
+    code = 'object-missing'
+
+
+class ContainerMissing(StoreError):
+    """The container is gone. It is never created on the way."""
+
+    code = 'container-missing'
+    advice = 'create the container, or correct its name in the configuration'
+
+
+class AccessDenied(StoreError):
+    """The store knows us and says no."""
+
+    code = 'access-denied'
+    advice = ("check the container's ACL, the account's role and the "
+              'temporary URL key')
+
+
+class GrantExpired(StoreError):
+    """The grant's time is over; a new one continues the work."""
+
+    code = 'grant-expired'
+    advice = 'a new grant is needed'
+
+
+class ClockSkew(StoreError):
+    """Our clock and the store's disagree about a grant."""
+
+    code = 'clock-skew'
+    advice = 'synchronise the clocks of the conductor, the node and the store'
+
+
+class StoreFull(StoreError):
+    """No room, or a quota is used up."""
+
+    code = 'store-full'
+    advice = 'free space in the store or raise the quota'
+
+
+class ObjectTooLarge(StoreError):
+    """The object is larger than the reader is ready to take."""
+
+    code = 'object-too-large'
+
+
+class ObjectMismatch(StoreError):
+    """What the store has or sent is not what it should be."""
+
+    code = 'object-mismatch'
+    retryable = True
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or not properly; it may later."""
+
+    code = 'store-unavailable'
+    retryable = True
+
+
+class StoreUntrusted(StoreError):
+    """Whoever answered is not the store: TLS failed, or it sent us away."""
+
+    code = 'store-untrusted'
+    advice = "check the store's URL and the CA certificates"
+
+
+class NotSupported(StoreError):
+    """This store, or this grant, does not offer the operation."""
+
+    code = 'not-supported'
+
+
+class DiskError(Error):
+    """A disk did not do what it was asked to."""
+
+    code = 'disk-error'
+    msg = 'Disk {self.device}: {self.reason}.'
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(device, reason)
+        self.device = device
+        self.reason = reason
+
+
+class DiskNotFound(DiskError):
+    """No disk, or not exactly one, matches what was asked for."""
+
+    code = 'disk-not-found'
+
+
+class DiskBusy(DiskError):
+    """Somebody else holds the disk."""
+
+    code = 'disk-busy'
+
+
+class DiskChanged(DiskError):
+    """The disk changed while it was read."""
+
+    code = 'disk-changed'
+
+
+class DiskUnsuitable(DiskError):
+    """The disk can be used, but not for this."""
+
+    code = 'disk-unsuitable'
+
+
+class DiskReadError(DiskError):
+    """Sectors could not be read.
+
+    :param serial: the disk's serial number, to find it in the rack.
+    :param offset: first byte of the failed read.
+    :param length: bytes of the failed read.
+    :param sector_size: logical sector, in bytes.
+    """
+
+    code = 'disk-read-error'
+    msg = ('Disk {self.device} (serial {self.serial}): cannot read sectors '
+           '{self.first_sector}-{self.last_sector} of {self.sector_size} '
+           'bytes: {self.reason}; replace the disk.')
+
+    def __init__(self, device: str, serial: str, offset: int, length: int,
+                 sector_size: int, reason: str) -> None:
+        super().__init__(device, reason)
+        # All of them, so that the error survives pickling.
+        self.args = (device, serial, offset, length, sector_size, reason)
+        self.serial = serial
+        self.offset = offset
+        self.length = length
+        self.sector_size = sector_size
+
+    @property
+    def first_sector(self) -> int:
+        return self.offset // self.sector_size
+
+    @property
+    def last_sector(self) -> int:
+        return (self.offset + max(self.length, 1) - 1) // self.sector_size

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of objects in a container.
+
+::
+
+    v1/<node>/<generation>/attempts/<snapshot>/pack-000001
+    v1/<node>/<generation>/attempts/<snapshot>/{index,map,head,report}
+    v1/<node>/<generation>/snapshots/<snapshot>/manifest
+    v1/<node>/<generation>/snapshots/<snapshot>/disk.qcow2
+    v1/<node>/<generation>/leases/<snapshot>
+
+The agent may write below ``attempts/`` only; the rest is the conductor's.
+"""
+
+import dataclasses
+import re
+import uuid
+
+from ironic_snapshot_core import errors
+
+VERSION = 'v1'
+INDEX = 'index'
+MAP = 'map'
+HEAD = 'head'
+REPORT = 'report'
+
+#: Swift's limit is 1024 bytes.
+MAX_NAME = 1024
+
+#: File systems allow 255 bytes for a folder or file, and a name must be good
+#: for each store, which may add a few of its own.
+MAX_PART = 200
+
+#: More packs than fit two levels of SLO manifests are not needed.
+MAX_PACKS = 999_999
+
+_NAME = re.compile(r'[A-Za-z0-9._/-]*')
+_PACK = re.compile(r'pack-([0-9]{6})')
+_SNAPSHOTS = 'snapshots'
+_MANIFEST = 'manifest'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lineage:
+    """Snapshots of one deployment of one node; only they share clusters.
+
+    :param node: UUID of the node.
+    :param generation: UUID of the deployment.
+    :raises InvalidName: one of them is not a canonical UUID.
+    """
+
+    node: str
+    generation: str
+
+    def __post_init__(self) -> None:
+        validate_uuid(self.node)
+        validate_uuid(self.generation)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all the lineage's objects begin with."""
+        return f'{VERSION}/{self.node}/{self.generation}/'
+
+
+def node_prefix(node: str) -> str:
+    """Give what the names of all the node's lineages begin with."""
+    return f'{VERSION}/{validate_uuid(node)}/'
+
+
+def attempt_prefix(lineage: Lineage, snapshot: str) -> str:
+    """Give what the agent may write below; ends with a slash."""
+    return f'{lineage.prefix}attempts/{validate_uuid(snapshot)}/'
+
+
+def snapshots_prefix(lineage: Lineage) -> str:
+    """Give what the names of all manifests of a lineage begin with."""
+    return f'{lineage.prefix}{_SNAPSHOTS}/'
+
+
+def manifest_name(lineage: Lineage, snapshot: str) -> str:
+    """Name the document whose existence makes the snapshot exist."""
+    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/{_MANIFEST}'
+
+
+def image_name(lineage: Lineage, snapshot: str) -> str:
+    """Name the object that reads as the whole disk in qcow2 format."""
+    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/disk.qcow2'
+
+
+def lease_name(lineage: Lineage, snapshot: str) -> str:
+    """Name the object that says an attempt is under way."""
+    return f'{lineage.prefix}leases/{validate_uuid(snapshot)}'
+
+
+def pack_name(number: int) -> str:
+    """Name a pack inside its attempt.
+
+    :param number: counted from 1.
+    :raises InvalidValue: there can be no such pack.
+    """
+    if not 1 <= number <= MAX_PACKS:
+        raise errors.InvalidValue(
+            'pack number', number, f'it is not in 1..{MAX_PACKS}')
+    return f'pack-{number:06d}'
+
+
+def parse_pack_name(name: str) -> int:
+    """Give the number of a pack from its name inside the attempt.
+
+    :raises InvalidName: it is no pack's name.
+    """
+    match = _PACK.fullmatch(name)
+    if not match or int(match[1]) < 1:
+        raise errors.InvalidName(name, 'it is no name of a pack')
+    return int(match[1])
+
+
+def parse_manifest_name(name: str) -> tuple[Lineage, str]:
+    """Tell whose manifest this is.
+
+    :raises InvalidName: it is no name of a manifest.
+    """
+    parts = name.split('/')
+    if (len(parts) != 6 or parts[0] != VERSION or parts[3] != _SNAPSHOTS
+            or parts[5] != _MANIFEST):
+        raise errors.InvalidName(name, 'it is no name of a manifest')
+    return Lineage(parts[1], parts[2]), validate_uuid(parts[4])
+
+
+def validate_uuid(value: str) -> str:
+    """Return the value if it is a UUID in its one canonical form.
+
+    :raises InvalidName: it is not.
+    """
+    try:
+        canonical: str | None = str(uuid.UUID(value))
+    except (ValueError, AttributeError, TypeError):
+        canonical = None
+    if canonical is None or value != canonical:
+        raise errors.InvalidName(value, 'it is no lower-case UUID')
+    return value
+
+
+def validate_name(name: str) -> str:
+    """Return the name if every store can keep an object under it.
+
+    :raises InvalidName: it cannot.
+    """
+    if not name:
+        raise errors.InvalidName(name, 'it is empty')
+    if len(name.encode(errors='replace')) > MAX_NAME:
+        raise errors.InvalidName(
+            name[:50] + '...', f'it is longer than {MAX_NAME} bytes')
+    if not _NAME.fullmatch(name):
+        raise errors.InvalidName(
+            name, 'only letters, digits and the characters ._/- are allowed')
+    for part in name.split('/'):
+        if not part:
+            raise errors.InvalidName(
+                name, 'it begins or ends with a slash, or has two in a row')
+        if part in ('.', '..'):
+            raise errors.InvalidName(name, f'{part!r} is not allowed')
+        if len(part) > MAX_PART:
+            raise errors.InvalidName(
+                name, f'a part of it is longer than {MAX_PART} bytes')
+    return name
+
+
+def is_name(name: str) -> bool:
+    """Whether every store can keep an object under this name."""
+    try:
+        validate_name(name)
+    except errors.InvalidName:
+        return False
+    return True
+
+
+def validate_prefix(prefix: str) -> str:
+    """Return the prefix if it names a folder, with its slash at the end.
+
+    Without the slash ``node1`` would cover ``node10/`` as well.
+
+    :raises InvalidName: it does not.
+    """
+    if not prefix.endswith('/'):
+        raise errors.InvalidName(prefix, 'it does not end with a slash')
+    validate_name(prefix[:-1])
+    return prefix

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents of a snapshot: the agent's report, the manifest.
+
+The **report** is what the agent says it did. The **manifest** *is* the
+snapshot: written by the conductor, last, after everything it names has been
+checked. A snapshot without a manifest does not exist.
+"""
+
+import dataclasses
+import datetime
+import re
+import typing
+
+from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import digest as digests
+from ironic_snapshot_core import document
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import geometry
+from ironic_snapshot_core import layout
+from ironic_snapshot_core.units import GiB
+
+VERSION = 1
+REPORT_VERSION = 1
+
+#: Features a manifest may ask for; a reader refuses one it does not know.
+FEATURES: frozenset[str] = frozenset()
+
+MAX_CLUSTER_SIZE = geometry.MAX_CLUSTER_SIZE
+validate_cluster_size = geometry.validate_cluster_size
+
+#: Swift takes 5 GiB in one PUT.
+MAX_OBJECT_SIZE = 5 * GiB
+
+MAX_TEXT = 4096
+
+_TIME_FORMAT = '%Y-%m-%dT%H:%M:%SZ'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk that was captured. Text is empty where nothing is known.
+
+    :param size: in bytes.
+    :param name: of the device in the ramdisk, for example ``/dev/sda``.
+    :param partition_table: ``gpt``, ``dos``, or empty.
+    """
+
+    size: int
+    logical_sector_size: int
+    physical_sector_size: int
+    serial: str
+    wwn: str
+    model: str
+    partition_table: str
+    name: str
+
+    def __post_init__(self) -> None:
+        geometry.validate_disk_size(self.size)
+        for what, size in (('logical sector', self.logical_sector_size),
+                           ('physical sector', self.physical_sector_size)):
+            geometry.power_of_two(
+                what, size, geometry.SECTOR, geometry.MAX_CLUSTER_SIZE)
+        for what in ('serial', 'wwn', 'model', 'partition_table', 'name'):
+            _text(what, getattr(self, what))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackRecord:
+    """A pack the snapshot's image is made of.
+
+    :param attempt: UUID of the attempt that wrote it.
+    :param name: inside the attempt.
+    :param size: in bytes.
+    :param etag: MD5, as Swift has it.
+    :param sha256: of the whole pack, in hex.
+    :param clusters: number of clusters in it.
+    :param live_bytes: how many of its bytes this snapshot uses.
+    """
+
+    attempt: str
+    name: str
+    size: int
+    etag: str
+    sha256: str
+    clusters: int
+    live_bytes: int
+
+    def __post_init__(self) -> None:
+        layout.validate_uuid(self.attempt)
+        layout.parse_pack_name(self.name)
+        geometry.between('pack size', self.size, 1, MAX_OBJECT_SIZE)
+        _hex('pack etag', self.etag, 32)
+        _hex('pack sha256', self.sha256, 64)
+        geometry.between('clusters in a pack', self.clusters, 1, self.size)
+        geometry.between('live bytes of a pack', self.live_bytes, 0, self.size)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ObjectRecord:
+    """An object of the attempt.
+
+    :param digest: BLAKE3-256, in hex.
+    """
+
+    size: int
+    etag: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        geometry.between('object size', self.size, 1, MAX_OBJECT_SIZE)
+        _hex('object etag', self.etag, 32)
+        _hex('object digest', self.digest, 64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Totals:
+    """How much there was to do, and how much it came to.
+
+    :param virtual_bytes: size of the disk.
+    :param read_bytes: read from it.
+    :param zero_bytes: that were zero, or known to be without reading.
+    :param data_bytes: plaintext of the clusters that are not zero.
+    :param stored_bytes: of the packs written by this attempt.
+    :param clusters: that are not zero.
+    :param new_clusters: of those, that this attempt had to store.
+    """
+
+    virtual_bytes: int
+    read_bytes: int
+    zero_bytes: int
+    data_bytes: int
+    stored_bytes: int
+    clusters: int
+    new_clusters: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            geometry.between(field.name.replace('_', ' '),
+                             getattr(self, field.name), 0,
+                     document.MAX_INTEGER)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaptureReport:
+    """What a capture wrote; the agent's last object.
+
+    :param packs: of the whole image in its order, older ones as well.
+    :param codec_level: None for a codec without levels.
+    :param timings: seconds, by phase.
+    :param software: versions, by program.
+    """
+
+    snapshot: str
+    disk: Disk
+    cluster_size: int
+    codec: str
+    codec_level: int | None
+    digest: str
+    packs: tuple[PackRecord, ...]
+    index: ObjectRecord
+    map: ObjectRecord
+    head: ObjectRecord
+    totals: Totals
+    timings: dict[str, float]
+    software: dict[str, str]
+    version: int = REPORT_VERSION
+
+    def __post_init__(self) -> None:
+        layout.validate_uuid(self.snapshot)
+        _check_contents(self)
+
+    def to_bytes(self) -> bytes:
+        return document.encode(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> 'CaptureReport':
+        """Read a report; nothing in it is trusted but its form.
+
+        :raises Corrupted: it is none.
+        :raises UnsupportedVersion: the agent is newer than we are.
+        """
+        _check_version(data, 'report', REPORT_VERSION)
+        return document.decode(cls, data, 'report')
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """The node, and the instance on it, at the time."""
+
+    uuid: str
+    name: str | None
+    instance_uuid: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """The object that reads as the whole disk.
+
+    :param name: in the container.
+    :param size: in bytes.
+    """
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        layout.validate_name(self.name)
+        geometry.between('image size', self.size, 1, document.MAX_INTEGER)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manifest:
+    """A snapshot.
+
+    :param features: what a reader must know beyond this version.
+    :param sequence: counts the snapshots of a lineage.
+    :param parent: id of the snapshot this one builds upon, or None.
+    :param full_reason: why there is no parent, or None.
+    :param consistency: how much the captured disk can be relied upon, for
+        example ``clean`` or ``forced``, after how the node was shut down.
+    :param started_at: ISO 8601, UTC, whole seconds.
+    :param created_at: likewise; when the manifest was made.
+    """
+
+    id: str
+    name: str
+    description: str
+    lineage: layout.Lineage
+    sequence: int
+    parent: str | None
+    full_reason: str | None
+    node: NodeRecord
+    project: str | None
+    consistency: str
+    started_at: str
+    created_at: str
+    image: ImageRecord
+    disk: Disk
+    cluster_size: int
+    codec: str
+    codec_level: int | None
+    digest: str
+    packs: tuple[PackRecord, ...]
+    index: ObjectRecord
+    map: ObjectRecord
+    head: ObjectRecord
+    totals: Totals
+    timings: dict[str, float]
+    software: dict[str, str]
+    features: tuple[str, ...] = ()
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        layout.validate_uuid(self.id)
+        if self.parent is not None:
+            layout.validate_uuid(self.parent)
+        geometry.between('sequence', self.sequence, 0, document.MAX_INTEGER)
+        parse_time(self.started_at)
+        parse_time(self.created_at)
+        for what in ('name', 'description', 'consistency'):
+            _text(what, getattr(self, what))
+        _check_contents(self)
+
+    @classmethod
+    def from_report(cls, report: CaptureReport, *,
+                    software: typing.Mapping[str, str] | None = None,
+                    **fields: typing.Any) -> 'Manifest':
+        """Make a manifest of a report and what only the conductor knows.
+
+        :param software: the conductor's versions, added to the agent's.
+        """
+        taken = {field.name: getattr(report, field.name)
+                 for field in dataclasses.fields(report)
+                 if field.name not in ('version', 'snapshot', 'software')}
+        return cls(id=report.snapshot,
+                   software={**report.software, **(software or {})},
+                   **taken, **fields)
+
+    def to_bytes(self, mac_key: bytes | None) -> bytes:
+        """Encode; without a key anybody could have written it."""
+        return document.encode(self, mac_key)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, mac_key: bytes | None) -> 'Manifest':
+        """Read a manifest.
+
+        :param mac_key: must be None if it was None when writing, and the
+            same key otherwise.
+        :raises Corrupted: any bit changed, or the key is another.
+        :raises UnsupportedVersion: a newer release wrote it.
+        :raises UnsupportedFeature: likewise.
+        """
+        fields = _check_version(data, 'manifest', VERSION)
+        features = fields.get('features')
+        if isinstance(features, list):
+            unknown = [str(each)[:MAX_TEXT] for each in features
+                       if each not in tuple(FEATURES)]
+            if unknown:
+                raise errors.UnsupportedFeature('The manifest', unknown)
+        return document.decode(cls, data, 'manifest', mac_key)
+
+
+def format_time(seconds: float) -> str:
+    """Give seconds since the epoch as manifests have it."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.strftime(_TIME_FORMAT)
+
+
+def parse_time(text: str) -> float:
+    """Give the seconds since the epoch of a manifest's time.
+
+    :raises InvalidValue: it is none.
+    """
+    try:
+        moment = datetime.datetime.strptime(text, _TIME_FORMAT)
+    except (ValueError, TypeError):
+        raise errors.InvalidValue(
+            'time', text, 'it is not like 2026-01-31T12:00:00Z') from None
+    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
+
+
+# Private
+
+def _check_version(data: bytes, what: str,
+                   supported: int) -> dict[str, typing.Any]:
+    """Refuse a newer version before anything else is looked at."""
+    fields = document.parse(data, what)
+    version = fields.get('version')
+    if type(version) is not int:
+        raise errors.Corrupted(what, 'it has no version')
+    if version != supported:
+        raise errors.UnsupportedVersion(f'The {what}', version, supported)
+    return fields
+
+
+def _check_contents(record: CaptureReport | Manifest) -> None:
+    """Check what a report and a manifest have in common."""
+    geometry.validate_cluster_size(record.cluster_size)
+    codecs.validate_id(record.codec)
+    digests.get_digest(record.digest)
+    if record.totals.virtual_bytes != record.disk.size:
+        raise errors.InvalidValue(
+            'virtual bytes', record.totals.virtual_bytes,
+            f'the disk has {record.disk.size} bytes')
+    named = {(pack.attempt, pack.name) for pack in record.packs}
+    if len(named) != len(record.packs):
+        raise errors.InvalidValue('packs', '(a list)', 'one is there twice')
+    for pack in record.packs:
+        if pack.size % record.cluster_size:
+            raise errors.InvalidValue(
+                'pack size', pack.size, 'it is no multiple of the cluster '
+                f'size {record.cluster_size}')
+    if record.head.size % record.cluster_size:
+        raise errors.InvalidValue(
+            'head size', record.head.size, 'it is no multiple of the '
+            f'cluster size {record.cluster_size}')
+
+
+def _hex(what: str, value: str, digits: int) -> None:
+    if not re.fullmatch(f'[0-9a-f]{{{digits}}}', value):
+        raise errors.InvalidValue(
+            what, value[:2 * digits],
+            f'it is not {digits} lower-case hexadecimal digits')
+
+
+def _text(what: str, value: str) -> None:
+    if len(value) > MAX_TEXT:
+        raise errors.InvalidValue(
+            what, value[:40] + '...',
+            f'it is longer than {MAX_TEXT} characters')

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors are one clear sentence with a stable code."""
+
+import inspect
+import pickle
+import re
+
+import pytest
+
+from ironic_snapshot_core import errors
+
+#: Released codes. One that is changed or taken away breaks those who watch
+#: for it.
+CODES = {
+    'Error': 'error',
+    'InvalidName': 'invalid-name',
+    'InvalidValue': 'invalid-value',
+    'Corrupted': 'corrupted',
+    'UnsupportedVersion': 'unsupported-version',
+    'UnsupportedFeature': 'unsupported-feature',
+    'Cancelled': 'cancelled',
+    'StoreError': 'store-error',
+    'ObjectMissing': 'object-missing',
+    'ContainerMissing': 'container-missing',
+    'AccessDenied': 'access-denied',
+    'GrantExpired': 'grant-expired',
+    'ClockSkew': 'clock-skew',
+    'StoreFull': 'store-full',
+    'ObjectTooLarge': 'object-too-large',
+    'ObjectMismatch': 'object-mismatch',
+    'StoreUnavailable': 'store-unavailable',
+    'StoreUntrusted': 'store-untrusted',
+    'NotSupported': 'not-supported',
+    'DiskError': 'disk-error',
+    'DiskNotFound': 'disk-not-found',
+    'DiskBusy': 'disk-busy',
+    'DiskChanged': 'disk-changed',
+    'DiskUnsuitable': 'disk-unsuitable',
+    'DiskReadError': 'disk-read-error',
+}
+
+EXAMPLES = [
+    errors.InvalidName('a//b', 'it has two slashes in a row'),
+    errors.InvalidValue('cluster size', 5, 'it is no power of two'),
+    errors.Corrupted('index', 'its digest does not match'),
+    errors.UnsupportedVersion('The manifest', 2, 1),
+    errors.UnsupportedFeature('The manifest', ['a', 'b']),
+    errors.Cancelled(),
+    errors.DiskReadError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
+] + [
+    cls('put', 'v1/pack-000001', 'the store said no', 403, 2.0)
+    for cls in (errors.StoreError, *errors.StoreError.__subclasses__())
+] + [
+    cls('/dev/sda', 'it is too small')
+    for cls in errors.DiskError.__subclasses__()
+    if cls is not errors.DiskReadError
+]
+
+
+def test_codes_are_as_released():
+    found = {name: cls.code for name, cls in inspect.getmembers(errors)
+             if inspect.isclass(cls) and issubclass(cls, errors.Error)}
+    assert found == CODES
+
+
+@pytest.mark.parametrize('error', EXAMPLES, ids=lambda e: type(e).__name__)
+def test_each_is_a_sentence(error):
+    text = str(error)
+    assert re.fullmatch(r'[A-Z].*[^.]\.', text), text
+    assert '\n' not in text and '{' not in text
+
+
+@pytest.mark.parametrize('error', EXAMPLES, ids=lambda e: type(e).__name__)
+def test_each_survives_pickling(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_only_what_may_help_is_retryable():
+    retryable = {type(error) for error in EXAMPLES if error.retryable}
+    assert retryable == {errors.ObjectMismatch, errors.StoreUnavailable}
+
+
+def test_a_read_error_names_the_sectors():
+    error = errors.DiskReadError('/dev/sda', 'S1', 4096, 8192, 4096, 'EIO')
+    assert 'sectors 1-2 of 4096 bytes' in str(error)
+    assert 'S1' in str(error)
+
+
+def test_a_store_error_names_operation_object_status_and_advice():
+    error = errors.AccessDenied('put', 'v1/x', 'access was denied', 403)
+    assert str(error) == (
+        'Cannot put v1/x: access was denied (HTTP 403); check the '
+        "container's ACL, the account's role and the temporary URL key.")

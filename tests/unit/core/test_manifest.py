@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports and manifests."""
+
+import dataclasses
+import json
+
+import blake3
+import pytest
+
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest
+from ironic_snapshot_core.units import GiB, KiB, MiB
+
+A = 'aaaaaaaa-0000-4000-8000-000000000001'
+B = 'bbbbbbbb-0000-4000-8000-000000000002'
+C = 'cccccccc-0000-4000-8000-000000000003'
+KEY = b'a key of the conductors'
+
+DISK = manifest.Disk(
+    size=10 * GiB, logical_sector_size=512, physical_sector_size=4096,
+    serial='S1', wwn='0x5000', model='Disk', partition_table='gpt',
+    name='/dev/sda')
+PACK = manifest.PackRecord(
+    attempt=A, name='pack-000001', size=64 * MiB, etag='a' * 32,
+    sha256='b' * 64, clusters=700, live_bytes=60 * MiB)
+OBJECT = manifest.ObjectRecord(size=256 * KiB, etag='c' * 32,
+                               digest='d' * 64)
+TOTALS = manifest.Totals(
+    virtual_bytes=10 * GiB, read_bytes=5 * GiB, zero_bytes=4 * GiB,
+    data_bytes=1 * GiB, stored_bytes=64 * MiB, clusters=4096,
+    new_clusters=700)
+REPORT = manifest.CaptureReport(
+    snapshot=A, disk=DISK, cluster_size=256 * KiB, codec='zstd',
+    codec_level=1, digest='blake3-256', packs=(PACK,), index=OBJECT,
+    map=OBJECT, head=OBJECT, totals=TOTALS,
+    timings={'read': 1.5, 'total': 2}, software={'agent': '1.0'})
+
+
+def make(**changes):
+    fields = dict(
+        name='golden', description='', lineage=layout.Lineage(B, C),
+        sequence=0, parent=None, full_reason='first of its lineage',
+        node=manifest.NodeRecord(B, 'node-1', None), project='p',
+        consistency='clean', started_at='2026-01-31T12:00:00Z',
+        created_at='2026-01-31T12:10:00Z',
+        image=manifest.ImageRecord('v1/x/disk.qcow2', 65 * MiB),
+        software={'conductor': '2.0'})
+    return manifest.Manifest.from_report(REPORT, **{**fields, **changes})
+
+
+def seal(fields):
+    fields = {key: value for key, value in fields.items() if key != 'seal'}
+    canonical = json.dumps(fields, sort_keys=True, separators=(',', ':'))
+    fields['seal'] = blake3.blake3(canonical.encode()).hexdigest()
+    return json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()
+
+
+def test_a_report_comes_back():
+    data = REPORT.to_bytes()
+    assert manifest.CaptureReport.from_bytes(data) == REPORT
+
+
+@pytest.mark.parametrize('key', [None, KEY])
+def test_a_manifest_comes_back(key):
+    found = make()
+    assert manifest.Manifest.from_bytes(found.to_bytes(key), key) == found
+
+
+def test_a_manifest_has_what_the_report_has():
+    found = make()
+    for field in dataclasses.fields(REPORT):
+        if field.name not in ('snapshot', 'software', 'version'):
+            assert getattr(found, field.name) == getattr(REPORT, field.name)
+    assert found.id == REPORT.snapshot
+    assert found.software == {'agent': '1.0', 'conductor': '2.0'}
+
+
+@pytest.mark.parametrize('read', [
+    (REPORT.to_bytes(), manifest.CaptureReport.from_bytes),
+    (make().to_bytes(None),
+     lambda data: manifest.Manifest.from_bytes(data, None)),
+    (make().to_bytes(KEY),
+     lambda data: manifest.Manifest.from_bytes(data, KEY)),
+], ids=['report', 'manifest', 'keyed'])
+def test_every_flipped_bit_is_found(read):
+    data, decode = read
+    for position in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[position // 8] ^= 1 << position % 8
+        with pytest.raises((errors.Corrupted, errors.UnsupportedVersion)):
+            decode(bytes(changed))
+
+
+def test_only_the_holder_of_the_key_can_write_one():
+    found = make()
+    for data, key in ((found.to_bytes(None), KEY),
+                      (found.to_bytes(b'other'), KEY),
+                      (found.to_bytes(KEY), None)):
+        with pytest.raises(errors.Corrupted):
+            manifest.Manifest.from_bytes(data, key)
+
+
+def test_a_newer_version_is_refused_by_its_number():
+    for fields, read in (
+            (json.loads(REPORT.to_bytes()),
+             manifest.CaptureReport.from_bytes),
+            (json.loads(make().to_bytes(None)),
+             lambda data: manifest.Manifest.from_bytes(data, None))):
+        # Whatever else the newer version may have.
+        with pytest.raises(errors.UnsupportedVersion, match='version 2'):
+            read(seal(fields | {'version': 2, 'news': {}}))
+
+
+def test_an_unknown_feature_is_refused_by_its_name():
+    data = make(features=('time-travel',)).to_bytes(None)
+    with pytest.raises(errors.UnsupportedFeature, match='time-travel'):
+        manifest.Manifest.from_bytes(data, None)
+
+
+@pytest.mark.parametrize('path, value', [
+    (('snapshot',), 'x'),
+    (('snapshot',), A.upper()),
+    (('cluster_size',), 5),
+    (('cluster_size',), 4 * MiB),
+    (('disk', 'size'), 0),
+    (('disk', 'size'), 1000),
+    (('disk', 'size'), 20 * GiB),
+    (('disk', 'logical_sector_size'), 520),
+    (('disk', 'serial'), 'x' * 5000),
+    (('disk', 'serial'), None),
+    (('packs', 0, 'attempt'), '../x'),
+    (('packs', 0, 'name'), 'index'),
+    (('packs', 0, 'name'), '../pack-000001'),
+    (('packs', 0, 'size'), 0),
+    (('packs', 0, 'size'), 64 * MiB + 1),
+    (('packs', 0, 'size'), 6 * GiB),
+    (('packs', 0, 'etag'), 'A' * 32),
+    (('packs', 0, 'etag'), '"' + 'a' * 31),
+    (('packs', 0, 'sha256'), 'b' * 63),
+    (('packs', 0, 'clusters'), -1),
+    (('packs', 0, 'live_bytes'), 65 * MiB),
+    (('packs', 0, 'url'), 'http://x'),
+    (('index', 'size'), -1),
+    (('head', 'size'), 1000),
+    (('totals', 'read_bytes'), -1),
+    (('totals', 'virtual_bytes'), 1),
+    (('timings', 'read'), 'x'),
+    (('codec_level',), '1'),
+    (('version',), True),
+])
+def test_what_a_report_cannot_say(path, value):
+    fields = json.loads(REPORT.to_bytes())
+    assert manifest.CaptureReport.from_bytes(seal(fields)) == REPORT
+    inner = fields
+    for each in path[:-1]:
+        inner = inner[each]
+    inner[path[-1]] = value
+    with pytest.raises(errors.Corrupted):
+        manifest.CaptureReport.from_bytes(seal(fields))
+
+
+def test_a_pack_there_twice_is_refused():
+    fields = json.loads(REPORT.to_bytes())
+    fields['packs'] *= 2
+    with pytest.raises(errors.Corrupted, match='twice'):
+        manifest.CaptureReport.from_bytes(seal(fields))
+
+
+@pytest.mark.parametrize('field, value', [
+    ('codec', 'lzma'), ('digest', 'md5')])
+def test_an_unknown_codec_or_digest_is_refused(field, value):
+    fields = json.loads(REPORT.to_bytes()) | {field: value}
+    with pytest.raises(errors.UnsupportedFeature, match=value):
+        manifest.CaptureReport.from_bytes(seal(fields))
+
+
+@pytest.mark.parametrize('changes', [
+    {'parent': 'x'}, {'sequence': -1}, {'created_at': 'yesterday'},
+    {'started_at': '2026-01-31T12:00:00+01:00'}, {'name': 'x' * 5000},
+    {'parent': B.upper()}])
+def test_what_a_manifest_cannot_say(changes):
+    with pytest.raises((errors.InvalidValue, errors.InvalidName)):
+        make(**changes)
+
+
+def test_times():
+    assert manifest.format_time(0) == '1970-01-01T00:00:00Z'
+    assert manifest.parse_time('1970-01-02T00:00:00Z') == 86400
+    assert manifest.format_time(
+        manifest.parse_time('2026-01-31T12:00:00Z')) == (
+        '2026-01-31T12:00:00Z')
+
+

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hardware manager: the one place that knows the agent.
+
+It finds the disk by the agent's rules, reads the agent's configuration and
+speaks the agent's errors. Everything else is in the other modules, which
+run without an agent.
+"""
+
+import importlib.metadata
+import os
+import platform
+
+from ironic_python_agent import device_hints
+from ironic_python_agent import errors
+from ironic_python_agent import hardware
+from ironic_python_agent import utils
+from oslo_config import cfg
+from oslo_log import log
+
+from ironic_snapshot_core import errors as core_errors
+from ironic_snapshot_core import redact
+from ironic_snapshot_core import units
+from ironic_snapshot_core.store import auth
+from ironic_snapshot_core.store import retry
+from ironic_snapshot_core.store import swift
+from ipa_snapshot_hardware import budget
+from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import redaction
+from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware.disk import block
+
+CONF = cfg.CONF
+LOG = log.getLogger(__name__)
+
+# What the agent takes for a root disk when it is given no hints.
+_LEAST_ROOT_SIZE = 4 * units.GiB
+# Ironic keeps the error in a column of limited size.
+_MESSAGE_LIMIT = 1000
+
+_DISTRIBUTION = 'ironic-snapshot'
+
+_ARGSINFO = {
+    'protocol': 'Version of these arguments.',
+    'snapshot': 'UUID of the snapshot.',
+    'name': 'Name of the snapshot.',
+    'lineage': 'Node and generation the snapshot belongs to.',
+    'cluster_size': 'Size of a cluster in bytes.',
+    'codec': 'Compression of the clusters.',
+    'codec_level': 'Level of the compression.',
+    'digest': 'Digest of the clusters.',
+    'pack_size': 'Wanted size of a pack in bytes.',
+    'grant': 'Where the snapshot may be stored; set by the conductor.',
+}
+_OPTIONAL_ARGSINFO = {
+    'workers': 'Most worker threads; 0 for one each processor.',
+    'memory_limit': 'Most memory to use in bytes; 0 for automatic.',
+}
+
+
+class SnapshotHardwareManager(hardware.HardwareManager):
+    """Takes snapshots of the root disk, as a service step."""
+
+    HARDWARE_MANAGER_NAME = 'SnapshotHardwareManager'
+    # Raised when the arguments or the result of a step change; Ironic starts
+    # over when it differs within one service operation.
+    HARDWARE_MANAGER_VERSION = '1'
+
+    def evaluate_hardware_support(self):
+        # The agent's logging is set up by now, and no command has come yet.
+        redaction.install()
+        return hardware.HardwareSupport.SERVICE_PROVIDER
+
+    def get_service_steps(self, node, ports):
+        argsinfo = {
+            name: {'description': text, 'required': True}
+            for name, text in _ARGSINFO.items()
+        }
+        for name, text in _OPTIONAL_ARGSINFO.items():
+            argsinfo[name] = {'description': text, 'required': False}
+        return [
+            {
+                'step': 'snapshot',
+                'interface': 'deploy',
+                'priority': 0,
+                'reboot_requested': False,
+                'abortable': True,
+                'argsinfo': argsinfo,
+            }
+        ]
+
+    def snapshot(self, node, ports, **args):
+        """Capture the root disk.
+
+        :param node: the node, as Ironic sends it.
+        :param ports: its ports; not used.
+        :param args: see :mod:`request`; the grant in it is emptied.
+        :returns: a small dict, see :func:`capture.summarise`.
+        :raises CommandExecutionError: with our error's code in brackets.
+        """
+        redaction.install()
+        try:
+            grant = request.take_grant(args)
+            wanted = request.parse(args, grant)
+            return _capture(node, wanted, grant)
+        except core_errors.Error as error:
+            raise _command_error(error.code, error) from None
+        except errors.RESTError:
+            raise
+        except Exception as error:
+            LOG.exception('Snapshot %s failed', args.get('snapshot'))
+            text = f'{type(error).__name__}: {error}'
+            raise _command_error('internal-error', text) from None
+
+
+# Private
+
+
+def _command_error(code, error):
+    text = ' '.join(redact.redact(str(error)).split())
+    return errors.CommandExecutionError(f'[{code}] {text}'[:_MESSAGE_LIMIT])
+
+
+def _capture(node, wanted, grant):
+    device = _find_root_disk(node)
+    LOG.info(
+        'Snapshot %(snapshot)s of node %(node)s: capturing %(device)s',
+        {
+            'snapshot': wanted.snapshot,
+            'node': node.get('uuid'),
+            'device': device.name,
+        },
+    )
+    stop = executor.Stop()
+    clock = executor.StoppableClock(stop)
+    with block.BlockDisk(
+        device.name,
+        serial=device.serial,
+        wwn=device.wwn,
+        model=device.model,
+    ) as disk:
+        allowed = budget.plan(
+            disk_size=disk.size,
+            cluster_size=wanted.cluster_size,
+            pack_size=wanted.pack_size,
+            codec=wanted.codec,
+            workers=wanted.workers,
+            memory_limit=wanted.memory_limit,
+        )
+        store = retry.RetryingStore(
+            swift.SwiftStore(
+                grant.container_url,
+                auth.GrantAuth(grant),
+                verify=_tls_verification(),
+                pool_size=allowed.uploads + 1,
+            ),
+            clock=clock,
+        )
+        result = capture.capture(
+            disk,
+            store,
+            wanted,
+            allowed=allowed,
+            clock=clock,
+            stop=stop,
+            software=_software(),
+        )
+    return capture.summarise(result)
+
+
+def _tls_verification():
+    """How the agent is told to verify servers holds for the store too."""
+    verify, _client_certificate = utils.get_ssl_client_options(CONF)
+    if verify is False:
+        LOG.warning(
+            'The agent is configured not to verify TLS certificates; so is '
+            'the store of snapshots. Use "cafile" instead of "insecure".'
+        )
+    return verify
+
+
+def _find_root_disk(node):
+    """Find the disk the node boots from, without guessing."""
+    try:
+        name = hardware.dispatch_to_managers(
+            'get_os_install_device', permit_refresh=True
+        )
+    except errors.DeviceNotFound as error:
+        raise core_errors.DiskNotFound('root', error.details) from None
+    node = hardware.get_cached_node() or node
+    candidates = hardware.dispatch_to_managers(
+        'list_block_devices_check_skip_list', node
+    )
+    hints = node.get('instance_info', {}).get('root_device') or node.get(
+        'properties', {}
+    ).get('root_device')
+    _check_unambiguous(candidates, hints)
+    real = os.path.realpath(name)
+    for device in candidates:
+        if os.path.realpath(device.name) == real:
+            return device
+    raise core_errors.DiskUnsuitable(
+        name,
+        'the property "skip_block_devices" of the node keeps it from being '
+        'touched, or it is no disk the agent lists',
+    )
+
+
+def _check_unambiguous(candidates, hints):
+    if hints:
+        found = device_hints.find_devices_by_hints(
+            [device.serialize() for device in candidates], hints
+        )
+        matches = [each['name'] for each in found]
+        if len(matches) > 1:
+            raise core_errors.DiskNotFound(
+                'root',
+                f'the root device hints {hints} match {", ".join(matches)}; '
+                'make them match one disk only, by serial number or WWN',
+            )
+        return
+    matches = [
+        device.name
+        for device in candidates
+        if device.size >= _LEAST_ROOT_SIZE
+    ]
+    if len(matches) > 1:
+        raise core_errors.DiskNotFound(
+            'root',
+            f'any of {", ".join(sorted(matches))} may be it; set the '
+            'property "root_device" of the node, by serial number or WWN',
+        )
+
+
+def _software():
+    """Name the versions that made the snapshot."""
+    versions = {'kernel': platform.release()}
+    for distribution in (
+        _DISTRIBUTION,
+        'ironic-python-agent',
+        'blake3',
+        'zstandard',
+    ):
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            versions[distribution] = 'unknown'
+    return versions

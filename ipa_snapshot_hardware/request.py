@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the conductor asks for: the arguments of the step, checked.
+
+The arguments come over the network and are not trusted: what is unknown,
+missing, of another type or out of bounds is refused before anything is
+opened, read or sent. They never hold a URL (but the grant's), a path or a
+name of an object.
+"""
+
+import dataclasses
+from collections.abc import MutableMapping
+
+from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import digest as digests
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import geometry
+from ironic_snapshot_core import grant as grants
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import units
+
+#: Version of the arguments and of the result.
+PROTOCOL = 1
+
+# Smaller segments are slowed down by Swift.
+MIN_PACK_SIZE = 1 * units.MiB
+# A pack lives in memory, more than once.
+MAX_PACK_SIZE = 1 * units.GiB
+# Of any codec; each has its own limits below that.
+MAX_LEVEL = 100
+MAX_WORKERS = 64
+MAX_MEMORY = 1 * units.TiB
+MAX_NAME = 255
+
+_REQUIRED = frozenset(
+    {
+        'protocol',
+        'snapshot',
+        'name',
+        'lineage',
+        'cluster_size',
+        'codec',
+        'codec_level',
+        'digest',
+        'pack_size',
+        'grant',
+    }
+)
+_OPTIONAL = frozenset({'workers', 'memory_limit'})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """A capture as asked for; sizes in bytes, 0 means automatic."""
+
+    snapshot: str
+    name: str
+    lineage: layout.Lineage
+    cluster_size: int
+    codec: codecs.Codec
+    digest: digests.Digest
+    pack_size: int
+    workers: int
+    memory_limit: int
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all objects of the attempt begin with."""
+        return layout.attempt_prefix(self.lineage, self.snapshot)
+
+
+def take_grant(args: MutableMapping[str, object]) -> grants.Grant:
+    """Take the grant out of the arguments.
+
+    The dict it came in is emptied, because the agent echoes the arguments
+    in its answer and in its log. To be called before anything else can
+    fail.
+
+    :raises InvalidValue: when there is none, or it makes no sense.
+    """
+    return grants.Grant.take(args.pop('grant', None))
+
+
+def parse(
+    args: MutableMapping[str, object], grant: grants.Grant
+) -> CaptureRequest:
+    """Check the arguments and make a request of them.
+
+    :param args: the arguments, without the grant.
+    :param grant: must permit to store below the attempt's prefix.
+    :raises InvalidValue: when an argument is unknown, missing or wrong.
+    :raises InvalidName: when an identifier is no UUID.
+    :raises UnsupportedVersion: when the conductor speaks another protocol.
+    :raises UnsupportedFeature: when the codec or digest is unknown here.
+    """
+    _check_names(args)
+    lineage = _lineage(args['lineage'])
+    snapshot = layout.validate_uuid(_text(args, 'snapshot'))
+    cluster_size = geometry.validate_cluster_size(
+        _number(args, 'cluster_size', 1, geometry.MAX_CLUSTER_SIZE)
+    )
+    pack_size = _number(args, 'pack_size', MIN_PACK_SIZE, MAX_PACK_SIZE)
+    if pack_size % cluster_size:
+        raise errors.InvalidValue(
+            'pack_size', pack_size, f'it is no multiple of {cluster_size}'
+        )
+    codec = codecs.get_codec(
+        _text(args, 'codec'),
+        None
+        if args['codec_level'] is None
+        else _number(args, 'codec_level', 0, MAX_LEVEL),
+    )
+    request = CaptureRequest(
+        snapshot=snapshot,
+        name=_name(args),
+        lineage=lineage,
+        cluster_size=cluster_size,
+        codec=codec,
+        digest=digests.get_digest(_text(args, 'digest')),
+        pack_size=pack_size,
+        workers=_number(args, 'workers', 0, MAX_WORKERS),
+        memory_limit=_number(args, 'memory_limit', 0, MAX_MEMORY),
+    )
+    if not grant.find('PUT', request.prefix):
+        raise errors.InvalidValue(
+            'grant',
+            '(not shown)',
+            f'it does not permit PUT below {request.prefix}',
+        )
+    return request
+
+
+# Private
+
+
+def _check_names(args: MutableMapping[str, object]) -> None:
+    # The version first: another one may have other arguments.
+    version = args.get('protocol')
+    if version != PROTOCOL or isinstance(version, bool):
+        raise errors.UnsupportedVersion(
+            'The request of the conductor', version, PROTOCOL
+        )
+    for name in sorted(args.keys() - _REQUIRED - _OPTIONAL, key=str):
+        raise errors.InvalidValue('argument', name, 'it is not known')
+    for name in sorted(_REQUIRED - {'grant'} - args.keys()):
+        raise errors.InvalidValue('argument', name, 'it is missing')
+
+
+def _text(args: MutableMapping[str, object], name: str) -> str:
+    value = args[name]
+    if not isinstance(value, str):
+        raise errors.InvalidValue(name, value, 'it is no text')
+    return value
+
+
+def _number(
+    args: MutableMapping[str, object], name: str, least: int, most: int
+) -> int:
+    value = args.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise errors.InvalidValue(name, value, 'it is no whole number')
+    if not least <= value <= most:
+        raise errors.InvalidValue(
+            name, value, f'it is not between {least} and {most}'
+        )
+    return value
+
+
+def _name(args: MutableMapping[str, object]) -> str:
+    value = _text(args, 'name')
+    if not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+        raise errors.InvalidValue(
+            'name',
+            value[:MAX_NAME],
+            f'it is not 1 to {MAX_NAME} printable characters',
+        )
+    return value
+
+
+def _lineage(value: object) -> layout.Lineage:
+    if not isinstance(value, dict) or value.keys() != {'node', 'generation'}:
+        raise errors.InvalidValue(
+            'lineage', value, 'it is not {"node": ..., "generation": ...}'
+        )
+    return layout.Lineage(value['node'], value['generation'])

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of a capture: what is given up, and when it is refused."""
+
+import os
+
+import pytest
+
+from ipa_snapshot_hardware import budget
+from ironic_snapshot_core import codec
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import units
+
+MiB, GiB, TiB = units.MiB, units.GiB, units.TiB
+
+
+def plan(**changes):
+    wanted = {
+        'disk_size': 10 * GiB,
+        'cluster_size': 256 * units.KiB,
+        'pack_size': 64 * MiB,
+        'codec': codec.get_codec('zstd'),
+        'workers': 4,
+        'memory_limit': 4 * GiB,
+    }
+    return budget.plan(**(wanted | changes))
+
+
+def test_enough_memory_gives_what_is_wanted():
+    found = plan()
+    assert (found.workers, found.uploads, found.pack_size) == (4, 2, 64 * MiB)
+    assert found.reads > found.workers
+    assert found.memory <= found.limit == 4 * GiB
+
+
+def test_less_memory_takes_uploads_then_workers_then_pack_size():
+    seen = []
+    limit = plan().memory
+    while True:
+        try:
+            found = plan(memory_limit=limit)
+        except errors.InvalidValue as error:
+            assert error.what == 'memory_limit'
+            break
+        assert found.memory <= limit
+        seen.append((found.uploads, found.workers, found.pack_size // MiB))
+        limit = found.memory - 1
+    assert seen == [
+        (2, 4, 64),
+        (1, 4, 64),
+        (1, 3, 64),
+        (1, 2, 64),
+        (1, 1, 64),
+        (1, 1, 32),
+        (1, 1, 16),
+        (1, 1, 8),
+        (1, 1, 4),
+        (1, 1, 2),
+        (1, 1, 1),
+    ]
+
+
+def test_refusal_says_what_is_needed():
+    with pytest.raises(errors.InvalidValue) as caught:
+        plan(memory_limit=16 * MiB)
+    needed = int(str(caught.value).split('at least ')[1].split()[0])
+    assert plan(memory_limit=needed).memory == needed
+
+
+def test_a_pack_holds_at_least_one_cluster():
+    found = plan(cluster_size=2 * MiB, memory_limit=120 * MiB)
+    assert found.pack_size >= 2 * MiB
+
+
+def test_index_and_map_of_a_large_disk_count():
+    def memory(size):
+        return plan(disk_size=size, memory_limit=64 * GiB).memory
+
+    clusters = GiB // (256 * units.KiB)
+    gathered = clusters * budget.GATHERED_PER_CLUSTER
+    # A small disk: packs outweigh the encoding of the index.
+    assert memory(11 * GiB) - memory(10 * GiB) == gathered
+    # A large one: encoding comes after the packs, and takes more.
+    encoding = clusters * budget.ENCODING_PER_CLUSTER
+    assert memory(9 * TiB + GiB) - memory(9 * TiB) == gathered + encoding
+
+
+def test_a_high_level_of_compression_counts():
+    slow = plan(codec=codec.get_codec('zstd', 19))
+    assert slow.memory > plan().memory + 4 * 4 * MiB
+
+
+@pytest.mark.parametrize('name', ['zlib', 'none'])
+def test_other_codecs(name):
+    assert plan(codec=codec.get_codec(name)).workers == 4
+
+
+def host(tmp_path, available):
+    (tmp_path / 'meminfo').write_text(
+        f'MemTotal: 99999999 kB\nMemAvailable: {available // 1024} kB\n'
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('available', 'limit'), [(1 * GiB, GiB // 2), (64 * GiB, GiB)]
+)
+def test_automatic_limit(tmp_path, available, limit):
+    proc = host(tmp_path, available)
+    found = plan(disk_size=GiB, memory_limit=0, proc=proc)
+    assert limit <= found.limit <= limit + MiB
+
+
+def test_a_large_disk_may_take_more(tmp_path):
+    proc = host(tmp_path, 64 * GiB)
+    found = plan(disk_size=8 * TiB, memory_limit=0, proc=proc)
+    assert found.limit > 4 * GiB
+    assert (found.workers, found.uploads) == (4, 2)
+
+
+def test_automatic_workers():
+    expected = min(len(os.sched_getaffinity(0)), 16)
+    assert plan(workers=0).workers == expected

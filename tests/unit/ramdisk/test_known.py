@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Known clusters: found by digest, in memory that was foretold."""
+
+import tracemalloc
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from ipa_snapshot_hardware import known
+
+
+def digest(number):
+    return number.to_bytes(32, 'big')
+
+
+def test_numbers_count_from_zero():
+    table = known.KnownClusters(3, 32)
+    assert [table.add(digest(n)) for n in (7, 5, 9)] == [0, 1, 2]
+    assert table.find(digest(5)) == 1
+    assert table.find(digest(6)) is None
+    assert len(table) == 3
+
+
+def test_a_full_table_refuses_more():
+    table = known.KnownClusters(1, 32)
+    table.add(digest(1))
+    with pytest.raises(ValueError, match='more than 1'):
+        table.add(digest(2))
+
+
+def test_equal_beginnings_are_not_taken_for_equal():
+    # digest() differs only behind the bytes that choose the place.
+    table = known.KnownClusters(100, 32)
+    for number in range(100):
+        table.add(digest(number))
+    assert [table.find(digest(n)) for n in range(100)] == list(range(100))
+    assert table.find(digest(100)) is None
+
+
+DIGESTS = strategies.binary(min_size=32, max_size=32)
+
+
+@hypothesis.given(strategies.lists(DIGESTS))
+def test_it_is_a_dict(digests):
+    table = known.KnownClusters(len(digests), 32)
+    model = {}
+    for each in digests:
+        assert table.find(each) == model.get(each)
+        if each not in model:
+            model[each] = table.add(each)
+    assert len(table) == len(model)
+
+
+def test_memory_is_as_foretold():
+    clusters = 100_000
+    tracemalloc.start()
+    try:
+        table = known.KnownClusters(clusters, 32)
+        for number in range(clusters):
+            scattered = number * 0x9E3779B97F4A7C15 % 2**64
+            table.add(scattered.to_bytes(32, 'little'))
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used <= known.memory_needed(clusters, 32) + 4096

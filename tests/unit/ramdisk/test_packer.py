@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters into packs."""
+
+import pytest
+
+from ipa_snapshot_hardware import content as contents
+from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import packer
+from ipa_snapshot_hardware import progress
+from ironic_snapshot_core import clock
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import units
+from ironic_snapshot_core.store import memory
+from tests import disks
+
+C = 64 * units.KiB
+ATTEMPT = '33333333-3333-4333-8333-333333333333'
+
+
+def digest(number):
+    return number.to_bytes(32, 'big')
+
+
+def pack(clusters, store=None, pack_size=units.MiB):
+    """Pack (data, compressed) pairs; give the packer and its content."""
+    store = store or memory.MemoryStore()
+    content = contents.Content(len(clusters), 32)
+    with executor.Executor(
+        workers=1, reads=2, uploads=2, stop=executor.Stop()
+    ) as threads:
+        packs = packer.Packer(
+            attempt=ATTEMPT,
+            prefix='p/',
+            cluster_size=C,
+            pack_size=pack_size,
+            store=store,
+            threads=threads,
+            content=content,
+            counters=progress.Progress(1, clock.ManualClock()),
+        )
+        for number, (data, compressed) in enumerate(clusters):
+            assert content.add(number, digest(number))
+            packs.add(data, digest(number), compressed)
+        packs.finish()
+    return packs, content, store
+
+
+def raw(number):
+    return disks.random_bytes(C, seed=number), False
+
+
+def test_nothing_makes_no_pack():
+    packs, _, store = pack([])
+    assert packs.records == ()
+    assert packs.index_packs == ()
+    assert list(store.list('')) == []
+
+
+def test_raw_clusters_come_first_and_are_found_again():
+    clusters = [(b'x' * 100, True), raw(1), (b'y' * 200, True), raw(3)]
+    packs, content, store = pack(clusters)
+    (record,) = packs.records
+    (index,) = packs.index_packs
+    stored = store.get('p/pack-000001', units.GiB)
+    assert (record.clusters, record.live_bytes) == (4, 2 * C + 300)
+    for cluster, slot in content:
+        entry = index.entry(slot)
+        assert entry.digest == digest(cluster)
+        offset = index.offsets[slot]
+        assert stored[offset : offset + entry.length] == clusters[cluster][0]
+    assert [slot for _, slot in content] == [2, 0, 3, 1]
+
+
+def test_a_pack_is_sent_when_it_is_full():
+    packs, content, store = pack([raw(n) for n in range(40)])
+    assert [(each.name, each.clusters) for each in packs.records] == [
+        ('pack-000001', 16),
+        ('pack-000002', 16),
+        ('pack-000003', 8),
+    ]
+    assert [slot for _, slot in content] == list(range(40))
+    sizes = [info.size for info in store.list('')]
+    assert sizes == [units.MiB] * 3
+
+
+def test_the_last_cluster_may_overflow_the_pack():
+    # 1 MiB less one byte, then a whole cluster.
+    clusters = [raw(n) for n in range(15)]
+    clusters += [(b'z' * (C - 1), True), raw(16)]
+    packs, content, _ = pack(clusters)
+    assert [each.clusters for each in packs.records] == [17]
+    assert len(list(content)) == 17
+
+
+def test_a_store_that_fails_ends_it():
+    class Store(memory.MemoryStore):
+        def put(self, name, data):
+            raise errors.StoreFull('put', name, 'no room')
+
+    with pytest.raises(errors.StoreFull):
+        pack([raw(n) for n in range(100)], Store())

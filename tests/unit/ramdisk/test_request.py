@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of the step: what is taken, what is refused."""
+
+import copy
+
+import pytest
+
+from ipa_snapshot_hardware import request
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import grant
+from ironic_snapshot_core import layout
+
+NODE = '11111111-1111-4111-8111-111111111111'
+GENERATION = '22222222-2222-4222-8222-222222222222'
+SNAPSHOT = '33333333-3333-4333-8333-333333333333'
+LINEAGE = layout.Lineage(NODE, GENERATION)
+URL = 'https://swift.example/v1/AUTH_p/ironic-snapshots'
+
+
+def mint(method='PUT', prefix=None):
+    prefix = prefix or layout.attempt_prefix(LINEAGE, SNAPSHOT)
+    return grant.mint(URL, 'key', 2_000_000_000, [(method, prefix)])
+
+
+def arguments(**changes):
+    args = {
+        'protocol': 1,
+        'snapshot': SNAPSHOT,
+        'name': 'golden',
+        'lineage': {'node': NODE, 'generation': GENERATION},
+        'cluster_size': 262144,
+        'codec': 'zstd',
+        'codec_level': 1,
+        'digest': 'blake3-256',
+        'pack_size': 67108864,
+        'workers': 0,
+        'memory_limit': 0,
+        'grant': mint().to_dict(),
+    }
+    args.update(changes)
+    return {k: v for k, v in args.items() if v is not ...}
+
+
+def take(args):
+    given = request.take_grant(args)
+    return request.parse(args, given)
+
+
+def test_what_the_conductor_sends():
+    found = take(arguments())
+    assert found.snapshot == SNAPSHOT
+    assert found.lineage == LINEAGE
+    assert found.prefix == layout.attempt_prefix(LINEAGE, SNAPSHOT)
+    assert found.codec.id == 'zstd'
+    assert found.codec.level == 1
+    assert found.digest.id == 'blake3-256'
+    assert (found.workers, found.memory_limit) == (0, 0)
+
+
+def test_limits_may_be_left_out():
+    found = take(arguments(workers=..., memory_limit=...))
+    assert (found.workers, found.memory_limit) == (0, 0)
+
+
+def test_a_codec_without_levels():
+    found = take(arguments(codec='none', codec_level=None))
+    assert found.codec.id == 'none'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'code'),
+    [
+        ({'protocol': 2}, 'unsupported-version'),
+        ({'protocol': True}, 'unsupported-version'),
+        ({'protocol': '1'}, 'unsupported-version'),
+        ({'protocol': ...}, 'unsupported-version'),
+        ({'url': 'http://evil.example'}, 'invalid-value'),
+        ({'snapshot': ...}, 'invalid-value'),
+        ({'snapshot': 5}, 'invalid-value'),
+        ({'snapshot': '../x'}, 'invalid-name'),
+        ({'snapshot': SNAPSHOT.upper().replace('3', 'A')}, 'invalid-name'),
+        ({'name': ''}, 'invalid-value'),
+        ({'name': 'x' * 256}, 'invalid-value'),
+        ({'name': 'a\nb'}, 'invalid-value'),
+        ({'name': None}, 'invalid-value'),
+        ({'lineage': NODE}, 'invalid-value'),
+        ({'lineage': {'node': NODE}}, 'invalid-value'),
+        (
+            {'lineage': {'node': NODE, 'generation': GENERATION, 'x': 1}},
+            'invalid-value',
+        ),
+        ({'lineage': {'node': NODE, 'generation': 'x'}}, 'invalid-name'),
+        ({'lineage': {'node': NODE, 'generation': 1}}, 'invalid-name'),
+        ({'cluster_size': 0}, 'invalid-value'),
+        ({'cluster_size': 32768}, 'invalid-value'),
+        ({'cluster_size': 4 << 20}, 'invalid-value'),
+        ({'cluster_size': 262145}, 'invalid-value'),
+        ({'cluster_size': 262144.0}, 'invalid-value'),
+        ({'cluster_size': True}, 'invalid-value'),
+        ({'codec': 'xz'}, 'unsupported-feature'),
+        ({'codec': ['zstd']}, 'invalid-value'),
+        ({'codec_level': 99}, 'invalid-value'),
+        ({'codec_level': '1'}, 'invalid-value'),
+        ({'codec_level': -1}, 'invalid-value'),
+        ({'digest': 'md5'}, 'unsupported-feature'),
+        ({'pack_size': 1}, 'invalid-value'),
+        ({'pack_size': 2 << 30}, 'invalid-value'),
+        ({'pack_size': (64 << 20) + 1}, 'invalid-value'),
+        ({'workers': -1}, 'invalid-value'),
+        ({'workers': float('nan')}, 'invalid-value'),
+        ({'workers': 10**9}, 'invalid-value'),
+        ({'memory_limit': -1}, 'invalid-value'),
+        ({'grant': ...}, 'invalid-value'),
+        ({'grant': None}, 'invalid-value'),
+        ({'grant': {}}, 'unsupported-version'),
+        ({'grant': mint(method='GET').to_dict()}, 'invalid-value'),
+        ({'grant': mint(prefix='v1/other/').to_dict()}, 'invalid-value'),
+    ],
+)
+def test_anything_else_is_refused(changes, code):
+    with pytest.raises(errors.Error) as caught:
+        take(arguments(**changes))
+    assert caught.value.code == code
+
+
+def test_the_grant_is_emptied_even_when_the_rest_is_wrong():
+    args = arguments(codec='xz')
+    given = args['grant']
+    secret = given['permissions'][0]['secret']
+    with pytest.raises(errors.UnsupportedFeature):
+        take(args)
+    assert given == {}
+    assert secret not in repr(args)
+
+
+def test_an_invalid_grant_is_emptied_and_not_shown():
+    given = copy.deepcopy(mint().to_dict())
+    given['permissions'][0]['secret'] = 'canary'
+    with pytest.raises(errors.InvalidValue) as caught:
+        request.take_grant({'grant': given})
+    assert given == {}
+    assert 'canary' not in str(caught.value)

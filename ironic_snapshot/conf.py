@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the conductor side: group ``[snapshot]``."""
+from ironic.conf import auth
+from ironic.conf import CONF
+from oslo_config import cfg
+
+from ironic_snapshot_core.units import KiB, MiB
+
+GROUP = 'snapshot'
+
+# Hardware types that may use Redfish. Its client looks for ``verify_ca`` in a
+# group named like the hardware type (ironic.drivers.utils.get_verify_ca), and
+# without such a group every call ends with NoSuchOptError.
+VERIFY_CA_GROUPS = ('redfish-snapshot', 'idrac-snapshot',
+                    'fake-hardware-snapshot')
+
+# What a user may ask for as well; qcow2 and the formats of the core agree.
+CLUSTER_SIZES = [64 * KiB, 128 * KiB, 256 * KiB, 512 * KiB, MiB, 2 * MiB]
+
+SNAPSHOT_OPTS = [
+    cfg.StrOpt('container',
+               default='ironic-snapshots',
+               regex=r'^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$',
+               help='Swift container of the snapshots. A node with a lessee '
+                    'or an owner uses "<container>-<project>", so that '
+                    'no two projects ever share one.'),
+    cfg.StrOpt('manifest_key',
+               secret=True,
+               help='Key of the message authentication code in every '
+                    'manifest, at least 32 characters and the same on all '
+                    'conductors, for example from "openssl rand -hex 32". '
+                    'Keep it: a snapshot whose code does not match is '
+                    'refused. Required.'),
+    cfg.URIOpt('ramdisk_endpoint',
+               schemes=['http', 'https'],
+               help='Swift endpoint for the ramdisk, up to and with the '
+                    'account ("https://swift.example.com/v1/AUTH_x"), where '
+                    'the ramdisk does not reach the one that the conductor '
+                    'uses. The path must be the same.'),
+    cfg.BoolOpt('require_https',
+                default=True,
+                help='Refuse to give the ramdisk an http:// endpoint: on '
+                     'plain HTTP anyone on the path can read the disk and '
+                     'the temporary URLs.'),
+    cfg.IntOpt('grant_ttl',
+               default=14400, min=300,
+               help='Seconds for which the temporary URLs of one capture '
+                    'are valid. A capture that takes longer fails.'),
+    cfg.IntOpt('cluster_size',
+               default=256 * KiB,
+               choices=CLUSTER_SIZES,
+               help='Bytes that are hashed, compressed and stored as one. '
+                    'Larger: better ratio, less metadata. Smaller: finer '
+                    'increments.'),
+    cfg.StrOpt('compression',
+               default='zstd',
+               choices=[('zstd', 'Fast; QEMU 5.1 or newer reads it.'),
+                        ('zlib', 'Slow; every QEMU reads it.'),
+                        ('none', 'No compression.')],
+               help='Compression of the clusters.'),
+    cfg.IntOpt('compression_level',
+               default=1, min=1, max=19,
+               help='Level of the compression; zlib ends at 9.'),
+    cfg.IntOpt('pack_size',
+               default=64, min=1, max=1024,
+               help='MiB after which a pack is closed and uploaded.'),
+    cfg.IntOpt('workers',
+               default=0, min=0, max=64,
+               help='Threads that hash and compress in the ramdisk; 0: one '
+                    'for each core.'),
+    cfg.IntOpt('memory_limit',
+               default=0, min=0,
+               help='MiB that a capture may use in the ramdisk; 0: half of '
+                    'what is free, at most 1024.'),
+    cfg.IntOpt('shutdown_timeout',
+               default=180, min=30,
+               help='Seconds that the operating system of the node gets to '
+                    'shut down, being asked three times, before it is '
+                    'powered off hard.'),
+    cfg.IntOpt('max_tries',
+               default=3, min=1,
+               help='How often a capture is begun again after the agent has '
+                    'restarted, before the step fails.'),
+    cfg.IntOpt('sweep_workers',
+               default=16, min=1, max=128,
+               help='Threads that check the stored objects at the commit.'),
+    cfg.IntOpt('orphan_check_interval',
+               default=60, min=0,
+               help='Seconds between two looks for nodes that a conductor '
+                    'died on while they were prepared for a snapshot; they '
+                    'are booted back. 0: never.'),
+]
+
+VERIFY_CA_OPT = cfg.StrOpt(
+    'verify_ca',
+    help='CA bundle for the BMC of nodes with this hardware type where '
+         'driver_info does not name one. The default is the one of '
+         '[redfish].')
+
+
+def register_opts(conf):
+    """Register everything that this package reads with `conf`."""
+    conf.register_opts(SNAPSHOT_OPTS, group=GROUP)
+    auth.register_auth_opts(conf, GROUP, service_type='object-store')
+    for group in VERIFY_CA_GROUPS:
+        conf.register_opts([VERIFY_CA_OPT], group=group)
+
+
+def list_opts():
+    """The options, for oslo-config-generator."""
+    yield GROUP, auth.add_auth_opts(SNAPSHOT_OPTS,
+                                    service_type='object-store')
+    for group in VERIFY_CA_GROUPS:
+        yield group, [VERIFY_CA_OPT]
+
+
+register_opts(CONF)

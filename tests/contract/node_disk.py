@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disk of a node that exists only as a file, and its real capture.
+
+What ipa_snapshot_hardware/manager.py does, without the agent around it.
+"""
+import pathlib
+import random
+
+from ironic_snapshot import catalogue
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import layout
+from ironic_snapshot_core.clock import SystemClock
+from ironic_snapshot_core.store import auth
+from ironic_snapshot_core.store.base import Store
+from ironic_snapshot_core.store.retry import RetryingStore
+from ironic_snapshot_core.store.swift import SwiftStore
+from ironic_snapshot_core.units import MiB
+from ipa_snapshot_hardware import budget
+from ipa_snapshot_hardware import capture as captures
+from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware.disk import block
+
+# No multiple of any cluster size.
+SIZE = 9 * MiB + 512
+
+
+def fill(path: pathlib.Path, seed: int) -> None:
+    """Write a disk: text, zeros, noise, zeros; another one for each seed."""
+    noise = random.Random(seed)
+    text = f'line {seed} of a log that compresses well\n'.encode()
+    data = bytearray(SIZE)
+    data[:MiB] = (text * (MiB // len(text) + 1))[:MiB]
+    data[4 * MiB:6 * MiB] = noise.randbytes(2 * MiB)
+    data[-512:] = noise.randbytes(512)
+    path.write_bytes(data)
+
+
+def capture(path: pathlib.Path, args: dict) -> dict:
+    """Capture it as the step's arguments say, into Swift by their grant.
+
+    :returns: the result of the step.
+    """
+    grant = request.take_grant(args)
+    return capture_into(
+        RetryingStore(SwiftStore(grant.container_url, auth.GrantAuth(grant))),
+        path, request.parse(args, grant))
+
+
+def capture_into(store: Store, path: pathlib.Path,
+                 wanted: request.CaptureRequest) -> dict:
+    """Capture it into any store.
+
+    :returns: the result of the step.
+    """
+    with block.BlockDisk(str(path), serial='S1', wwn='', model='') as disk:
+        allowed = budget.plan(
+            disk_size=disk.size, cluster_size=wanted.cluster_size,
+            pack_size=wanted.pack_size, codec=wanted.codec, workers=2,
+            memory_limit=256 * MiB)
+        return captures.summarise(captures.capture(
+            disk, store, wanted, allowed=allowed, clock=SystemClock(),
+            stop=executor.Stop(), software={}))
+
+
+def committed(store, lineage):
+    """The manifests of a lineage, in the order of their sequence."""
+    found = []
+    for info in store.list(layout.snapshots_prefix(lineage)):
+        try:
+            _lineage, snapshot = layout.parse_manifest_name(info.name)
+        except errors.InvalidName:
+            continue   # an image
+        found.append(catalogue.read(store, lineage, snapshot))
+    return sorted(found, key=lambda manifest: manifest.sequence)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a ramdisk may have done to its objects before the commit."""
+import dataclasses
+import struct
+import uuid
+
+from oslo_config import cfg
+from oslo_config import fixture as config_fixture
+import pytest
+import requests
+
+from ironic_snapshot import commit
+from ironic_snapshot import conf as _conf  # noqa: F401  registers [snapshot]
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import grant
+from ironic_snapshot_core import layout
+from ironic_snapshot_core.clock import SystemClock
+from ironic_snapshot_core.digest import DEFAULT_DIGEST
+from ironic_snapshot_core.manifest import CaptureReport
+from ironic_snapshot_core.manifest import NodeRecord
+from ironic_snapshot_core.manifest import ObjectRecord
+from ironic_snapshot_core.store import base
+from ironic_snapshot_core.store.auth import TokenAuth
+from ironic_snapshot_core.store.swift import SwiftStore
+from ironic_snapshot_core.store.swift_container import ensure_container
+from ironic_snapshot_core.units import MiB
+from tests.contract import node_disk
+
+
+class Upload:
+    """A capture that is uploaded and waits for its commit."""
+
+    def __init__(self, swift, tmp_path):
+        self.swift = swift
+        token = swift.token()
+        auth = TokenAuth(lambda: token, lambda: None)
+        self.url = f'{swift.storage_url}/commit-{uuid.uuid4()}'
+        key = ensure_container(self.url, auth)
+        self.store = SwiftStore(self.url, auth)
+        self.headers = {'X-Auth-Token': token}
+        self.lineage = layout.Lineage(str(uuid.uuid4()), str(uuid.uuid4()))
+        self.disk = tmp_path / 'disk.raw'
+        node_disk.fill(self.disk, seed=1)
+        self.key = key
+        self.again()
+
+    def again(self):
+        """Capture it, as another snapshot."""
+        self.snapshot = str(uuid.uuid4())
+        self.prefix = layout.attempt_prefix(self.lineage, self.snapshot)
+        result = node_disk.capture(self.disk, {
+            'protocol': 1, 'snapshot': self.snapshot, 'name': 'x',
+            'lineage': dataclasses.asdict(self.lineage),
+            'cluster_size': 65536, 'codec': 'zstd', 'codec_level': 1,
+            'digest': 'blake3-256', 'pack_size': MiB,
+            'workers': 0, 'memory_limit': 0,
+            'grant': grant.mint(
+                self.url, self.key, int(SystemClock().time()) + 600,
+                [('PUT', self.prefix)]).to_dict()})
+        self.report = ObjectRecord(**result['report'])
+
+    def commit(self):
+        return commit.commit(self.store, commit.Intent(
+            self.lineage, self.snapshot, self.report, facts={
+                'sequence': 1, 'name': 'x', 'description': '', 'project': None,
+                'node': NodeRecord(self.lineage.node, None, None),
+                'consistency': 'clean',
+                'started_at': '2026-01-01T00:00:00Z',
+                'created_at': '2026-01-01T00:00:01Z'}))
+
+    def rewrite_report(self, **changes):
+        """What a ramdisk that lies would have reported."""
+        name = self.prefix + layout.REPORT
+        report = CaptureReport.from_bytes(self.store.get(name, MiB))
+        data = dataclasses.replace(report, **changes).to_bytes()
+        self.store.put(name, data)
+        self.report = record(data)
+
+    def read(self, name):
+        return self.store.get(self.prefix + name, 64 * MiB)
+
+    def refused(self, code, text):
+        """The commit fails with this, and nothing is listed."""
+        with pytest.raises(errors.Error) as caught:
+            self.commit()
+        assert caught.value.code == code
+        assert text in str(caught.value)
+        with pytest.raises(errors.ObjectMissing):
+            self.store.stat(layout.manifest_name(self.lineage,
+                                                 self.snapshot))
+
+
+def record(data):
+    return ObjectRecord(len(data), base.md5(data),
+                        DEFAULT_DIGEST.digest(data).hex())
+
+
+@pytest.fixture
+def upload(swift, tmp_path):
+    with config_fixture.Config(cfg.CONF) as config:
+        config.config(manifest_key='k' * 32, group='snapshot')
+        yield Upload(swift, tmp_path)
+
+
+def test_committed_once(upload):
+    manifest = upload.commit()
+    assert manifest.sequence == 1
+    assert upload.commit() == manifest
+    assert node_disk.committed(upload.store, upload.lineage) == [manifest]
+
+
+def test_object_is_missing(upload):
+    for name in ('pack-000001', 'pack-000003', 'head', 'index', 'map',
+                 'report'):
+        upload.again()
+        upload.store.delete(upload.prefix + name)
+        upload.refused('object-missing', name)
+
+
+def test_object_is_another(upload):
+    for name in ('pack-000002', 'head', 'index', 'map'):
+        upload.again()
+        data = bytearray(upload.read(name))
+        data[-1] ^= 1
+        upload.store.put(upload.prefix + name, data)
+        upload.refused('corrupted', name)
+
+
+def test_object_is_shorter(upload):
+    upload.store.put(upload.prefix + 'pack-000001', b'x')
+    upload.refused('corrupted', '1 bytes instead of')
+
+
+def test_object_will_expire(upload):
+    name = upload.prefix + 'pack-000001'
+    requests.post(f'{upload.url}/{name}', timeout=10, headers={
+        **upload.headers, 'X-Delete-After': '3600'}).raise_for_status()
+    upload.refused('corrupted', 'expiry date')
+
+
+def test_object_is_a_symlink(upload):
+    name = upload.prefix + 'pack-000001'
+    copy = f'v1/elsewhere-{uuid.uuid4()}'
+    upload.store.put(copy, upload.read('pack-000001'))
+    container = upload.url.rsplit('/', 1)[1]
+    requests.put(f'{upload.url}/{name}', timeout=10, headers={
+        **upload.headers, 'Content-Length': '0',
+        'X-Symlink-Target': f'{container}/{copy}'}).raise_for_status()
+    upload.refused('corrupted', 'not a plain object')
+
+
+def test_report_is_another(upload):
+    data = upload.read(layout.REPORT)
+    upload.store.put(upload.prefix + layout.REPORT, data[:-1])
+    upload.refused('corrupted', 'not the report that the ramdisk named')
+
+
+def test_report_is_no_report(upload):
+    for data in (b'{}', b'[]', b'\x00' * 100, b'{"version": 99}'):
+        upload.store.put(upload.prefix + layout.REPORT, data)
+        upload.report = record(data)
+        with pytest.raises((errors.Corrupted, errors.UnsupportedVersion)):
+            upload.commit()
+
+
+def test_report_of_another_snapshot(upload):
+    other = str(uuid.uuid4())
+    upload.rewrite_report(snapshot=other)
+    upload.refused('corrupted', f'it is about snapshot {other}')
+
+
+def test_report_names_packs_of_others(upload):
+    report = CaptureReport.from_bytes(upload.read(layout.REPORT))
+    stranger = dataclasses.replace(report.packs[0],
+                                   attempt=str(uuid.uuid4()))
+    upload.rewrite_report(packs=(stranger, *report.packs[1:]))
+    upload.refused('corrupted', 'not one of this capture')
+    upload.rewrite_report(packs=report.packs[1:])
+    upload.refused('corrupted', 'not one of this capture')
+
+
+@pytest.mark.parametrize('position, layout_, value', [
+    (8, '>Q', 4096),       # backing file
+    (72, '>Q', 1 << 2),    # external data file
+    (24, '>Q', 1 << 30),   # another size
+    (60, '>I', 1),         # internal snapshots
+    (32, '>I', 2),         # encryption
+    (104, '>B', 7),        # unknown compression
+    (112, '>I', 0x44415441),  # header extension: name of a data file
+])
+def test_head_leads_elsewhere(upload, position, layout_, value):
+    head = bytearray(upload.read(layout.HEAD))
+    struct.pack_into(layout_, head, position, value)
+    upload.store.put(upload.prefix + layout.HEAD, head)
+    upload.rewrite_report(head=record(bytes(head)))
+    with pytest.raises(errors.Corrupted):
+        upload.commit()
+
+
+def test_manifest_was_changed(upload):
+    upload.commit()
+    name = layout.manifest_name(upload.lineage, upload.snapshot)
+    data = upload.store.get(name, MiB)
+    upload.store.put(name, data.replace(b'"name":"x"', b'"name":"y"'))
+    with pytest.raises(errors.Corrupted, match='changed'):
+        upload.commit()
+
+
+def test_damaged_manifest_does_not_stop_the_next(upload):
+    test_manifest_was_changed(upload)
+    upload.again()
+    assert upload.commit().id == upload.snapshot
+
+
+def test_manifest_of_another_key(upload):
+    upload.commit()
+    cfg.CONF.set_override('manifest_key', 'q' * 32, group='snapshot')
+    with pytest.raises(errors.Corrupted, match='another key'):
+        upload.commit()
+
+
+def test_manifest_copied_from_another_snapshot(upload):
+    manifest = upload.commit()
+    data = upload.store.get(
+        layout.manifest_name(upload.lineage, upload.snapshot), MiB)
+    upload.again()
+    upload.store.put(layout.manifest_name(upload.lineage, upload.snapshot),
+                     data)
+    with pytest.raises(errors.Corrupted, match='another snapshot'):
+        upload.commit()
+    assert manifest.id != upload.snapshot

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hardware manager inside the real agent's command machinery.
+
+Real: the agent's extension, dispatch, hints, logging and encoding, the disk,
+the capture and Swift. Drawn: the list of the machine's disks.
+"""
+
+import json
+import logging
+import threading
+
+import pytest
+from ironic_python_agent import config as _config  # noqa: F401  options
+from ironic_python_agent import encoding
+from ironic_python_agent import errors
+from ironic_python_agent import hardware
+from ironic_python_agent.extensions import base as extensions
+from ironic_python_agent.extensions import service
+from oslo_config import cfg
+
+from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import manager
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest
+from ironic_snapshot_core.store import swift as swift_store
+from tests import agent_log
+from tests import disks
+from tests.contract import capture_requests as requests
+
+MiB = 1024 * 1024
+GiB = 1024 * MiB
+
+
+class Machine(hardware.GenericHardwareManager):
+    """A machine with the disks it is told to have."""
+
+    def __init__(self, *devices):
+        super().__init__()
+        self.devices = devices
+
+    def list_block_devices(self, include_partitions=False, **kwargs):
+        return list(self.devices)
+
+
+class Agent(extensions.ExecuteCommandMixin):
+    """The agent, as far as commands go."""
+
+    class _Extension:
+        def __init__(self, obj):
+            self.obj = obj
+
+    def __init__(self):
+        super().__init__()
+        self.ext_mgr = {'service': self._Extension(service.ServiceExtension())}
+
+    def run(self, command, **params):
+        """Run a command; give what Ironic would be told."""
+        # Over the wire and back, as the API does.
+        params = json.loads(json.dumps(params))
+        result = self.execute_command(f'service.{command}', **params)
+        result.join()
+        return json.loads(encoding.RESTJSONEncoder().encode(result))
+
+
+def device(name, size=8 * GiB, **facts):
+    facts = {'serial': 'S3R1AL', 'wwn': '0x5000c500a0b1c2d3'} | facts
+    return hardware.BlockDevice(
+        name, facts.pop('model', 'Model'), size, False, **facts
+    )
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Make the agent run on a machine with these disks."""
+    monkeypatch.setattr(hardware, 'NODE', None)
+    cfg.CONF.set_override('disk_wait_attempts', 1)
+
+    def use(*devices):
+        ours = manager.SnapshotHardwareManager()
+        found = []
+        for each in (ours, Machine(*devices)):
+            found.append(
+                {
+                    'name': type(each).__name__,
+                    'manager': each,
+                    'support': each.evaluate_hardware_support(),
+                }
+            )
+        monkeypatch.setattr(hardware, '_global_managers', found)
+
+    yield use
+    cfg.CONF.clear_override('disk_wait_attempts')
+
+
+@pytest.fixture
+def output(monkeypatch):
+    yield agent_log.start(monkeypatch)
+    monkeypatch.undo()
+    logging.root.manager._clear_cache()
+
+
+def node(hints=None, **properties):
+    if hints:
+        properties['root_device'] = hints
+    return {
+        'uuid': requests.NODE,
+        'properties': properties,
+        'instance_info': {},
+        'driver_internal_info': {},
+    }
+
+
+BY_SERIAL = {'serial': 'S3R1AL'}
+
+
+def step(args):
+    return {
+        'step': 'snapshot',
+        'interface': 'deploy',
+        'priority': 0,
+        'abortable': True,
+        'args': args,
+    }
+
+
+def test_what_ironic_is_told_about_the_step(use):
+    use(device('/dev/sda'))
+    found = Agent().run('get_service_steps', node=node(), ports=[])
+    answer = found['command_result']
+    (ours,) = answer['service_steps']['SnapshotHardwareManager']
+    argsinfo = ours.pop('argsinfo')
+    assert ours == {
+        'step': 'snapshot',
+        'interface': 'deploy',
+        'priority': 0,
+        'reboot_requested': False,
+        'abortable': True,
+    }
+    assert argsinfo['grant']['required'] is True
+    assert argsinfo['workers']['required'] is False
+    versions = answer['hardware_manager_version']
+    assert versions['SnapshotHardwareManager'] == '1'
+    # The generic manager's own steps are still there.
+    assert answer['service_steps']['Machine']
+
+
+def test_argsinfo_names_the_arguments_that_are_taken(use):
+    use(device('/dev/sda'))
+    (found,) = manager.SnapshotHardwareManager().get_service_steps({}, [])
+    required = {
+        name for name, info in found['argsinfo'].items() if info['required']
+    }
+    assert set(found['argsinfo']) == set(requests.arguments())
+    assert required == set(requests.arguments()) - {'workers', 'memory_limit'}
+
+
+@disks.needs_loop
+class TestWithSwift:
+    """Commands to the agent, objects in Swift."""
+
+    @pytest.fixture
+    def image(self, tmp_path):
+        path = tmp_path / 'disk'
+        path.write_bytes(disks.draw('AbA-c-', MiB))
+        return path
+
+    @pytest.fixture
+    def loop(self, image, use):
+        with disks.loop_device(image) as loop:
+            use(device(loop))
+            yield loop
+
+    def run(self, agent, target, **changes):
+        args = requests.arguments(grant=target.mint().to_dict(), **changes)
+        return agent.run(
+            'execute_service_step',
+            step=step(args),
+            node=node(BY_SERIAL),
+            ports=[],
+            service_version=hardware.get_current_versions(),
+        )
+
+    def test_a_snapshot(self, loop, target):
+        found = self.run(Agent(), target)
+        assert found['command_status'] == 'SUCCEEDED', found
+        answer = found['command_result']['service_result']
+        assert len(json.dumps(answer)) <= 1024
+        prefix = layout.attempt_prefix(requests.LINEAGE, requests.SNAPSHOT)
+        store = target.token_store()
+        info = store.stat(prefix + layout.REPORT)
+        assert answer['report']['etag'] == info.etag
+        assert answer['report']['size'] == info.size
+        assert answer['more'] is False
+        report = manifest.CaptureReport.from_bytes(
+            store.get(prefix + layout.REPORT, MiB)
+        )
+        assert report.disk.name == loop
+        assert report.disk.serial == 'S3R1AL'
+        assert report.disk.wwn == '0x5000c500a0b1c2d3'
+        assert report.disk.model == 'Model'
+        assert answer['totals'] == {
+            'virtual_bytes': 6 * MiB,
+            'read_bytes': 6 * MiB,
+            'data_bytes': 4 * MiB,
+            'stored_bytes': sum(pack.size for pack in report.packs),
+            'packs': 1,
+        }
+        assert set(report.software) >= {'ironic-python-agent', 'kernel'}
+
+    def test_no_secret_is_left_in_log_or_answer(self, loop, target, output):
+        # evaluate_hardware_support comes after logging is set up.
+        manager.SnapshotHardwareManager().evaluate_hardware_support()
+        secret = target.mint().permissions[0].secret
+        found = self.run(Agent(), target)
+        text = output.getvalue()
+        assert found['command_status'] == 'SUCCEEDED', found
+        assert found['command_result']['service_step']['args']['grant'] == {}
+        assert secret not in json.dumps(found)
+        assert secret not in text
+        # Not because nothing was logged: the agent printed the step, and
+        # the library below us the request.
+        assert 'Executing command: service.execute_service_step' in text
+        assert "'secret': '***'" in text
+        assert 'temp_url_sig=***' in text
+        assert 'Service step completed' in text
+
+    def test_no_secret_is_left_after_a_failure(self, loop, target, output):
+        manager.SnapshotHardwareManager().evaluate_hardware_support()
+        secret = target.mint().permissions[0].secret
+        found = self.run(Agent(), target, codec='xz')
+        assert found['command_status'] == 'FAILED'
+        assert '[unsupported-feature]' in found['command_error']['details']
+        assert secret not in json.dumps(found)
+        assert 'Traceback' in output.getvalue()
+        assert secret not in output.getvalue()
+
+    def test_no_secret_is_left_when_the_agent_is_busy(
+        self, loop, target, output, monkeypatch
+    ):
+        manager.SnapshotHardwareManager().evaluate_hardware_support()
+        started, go_on = threading.Event(), threading.Event()
+        real = capture.capture
+
+        def slow(*args, **kwargs):
+            started.set()
+            assert go_on.wait(30)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(capture, 'capture', slow)
+        agent = Agent()
+        grant = target.mint()
+        args = requests.arguments(grant=grant.to_dict())
+        first = agent.execute_command(
+            'service.execute_service_step',
+            step=step(args),
+            node=node(BY_SERIAL),
+            ports=[],
+        )
+        assert started.wait(30)
+        args = requests.arguments(grant=grant.to_dict())
+        try:
+            with pytest.raises(errors.AgentIsBusy):
+                agent.execute_command(
+                    'service.execute_service_step',
+                    step=step(args),
+                    node=node(BY_SERIAL),
+                    ports=[],
+                )
+        finally:
+            go_on.set()
+            first.join()
+        assert first.command_status == 'SUCCEEDED'
+        assert 'agent is still executing' in output.getvalue()
+        assert grant.permissions[0].secret not in output.getvalue()
+
+    def test_no_secret_is_left_in_a_step_without_a_name(
+        self, loop, target, output
+    ):
+        manager.SnapshotHardwareManager().evaluate_hardware_support()
+        grant = target.mint()
+        malformed = step(requests.arguments(grant=grant.to_dict()))
+        del malformed['step']
+        Agent().run(
+            'execute_service_step',
+            step=malformed,
+            node=node(BY_SERIAL),
+            ports=[],
+        )
+        assert 'Malformed service_step' in output.getvalue()
+        assert grant.permissions[0].secret not in output.getvalue()
+
+    def test_a_mounted_disk_is_one_clear_error(self, loop, target, tmp_path):
+        folder = tmp_path / 'mnt'
+        folder.mkdir()
+        with disks.mounted(loop, folder):
+            found = self.run(Agent(), target)
+        error = found['command_error']
+        assert error['type'] == 'CommandExecutionError'
+        assert error['details'].startswith(f'[disk-busy] Disk {loop}: ')
+        assert f'is mounted at {folder}' in error['details']
+        assert '\n' not in error['details']
+
+    def test_a_surprise_is_an_error_with_a_code(
+        self, loop, target, monkeypatch
+    ):
+        def fail(*args, **kwargs):
+            raise RuntimeError('who\nknows')
+
+        monkeypatch.setattr(capture, 'capture', fail)
+        found = self.run(Agent(), target)
+        assert found['command_error']['details'] == (
+            '[internal-error] RuntimeError: who knows'
+        )
+
+    def test_another_version_starts_over(self, loop, target):
+        found = Agent().run(
+            'execute_service_step',
+            step=step(requests.arguments(grant=target.mint().to_dict())),
+            node=node(BY_SERIAL),
+            ports=[],
+            service_version={'SnapshotHardwareManager': '0'},
+        )
+        assert found['command_status'] == 'CLEAN_VERSION_MISMATCH'
+        assert 'secret' not in json.dumps(found)
+
+
+class TestRootDisk:
+    """Which disk is taken; nothing is opened for it."""
+
+    def find(self, node_):
+        hardware.cache_node(node_)
+        return manager._find_root_disk(node_).name
+
+    def refuse(self, node_):
+        hardware.cache_node(node_)
+        with pytest.raises(manager.core_errors.DiskError) as caught:
+            manager._find_root_disk(node_)
+        return str(caught.value)
+
+    def test_the_only_disk(self, use):
+        use(device('/dev/sda'))
+        assert self.find(node()) == '/dev/sda'
+
+    def test_a_small_disk_beside_it_is_no_candidate(self, use):
+        use(device('/dev/sda', size=GiB), device('/dev/sdb'))
+        assert self.find(node()) == '/dev/sdb'
+
+    def test_two_disks_and_no_hints(self, use):
+        use(device('/dev/sda'), device('/dev/sdb', size=16 * GiB))
+        message = self.refuse(node())
+        assert '/dev/sda, /dev/sdb' in message
+        assert 'root_device' in message
+
+    def test_hints_decide(self, use):
+        use(device('/dev/sda', serial='A'), device('/dev/sdb', serial='B'))
+        assert self.find(node({'serial': 'B'})) == '/dev/sdb'
+
+    def test_hints_of_the_instance_come_first(self, use):
+        use(device('/dev/sda', serial='A'), device('/dev/sdb', serial='B'))
+        asked = node({'serial': 'B'})
+        asked['instance_info']['root_device'] = {'serial': 'A'}
+        assert self.find(asked) == '/dev/sda'
+
+    def test_hints_that_match_two(self, use):
+        use(device('/dev/sda'), device('/dev/sdb'))
+        message = self.refuse(node({'model': 'Model'}))
+        assert 'match /dev/sda, /dev/sdb' in message
+
+    def test_hints_that_match_none(self, use):
+        use(device('/dev/sda'))
+        assert 'using these hints' in self.refuse(node({'serial': 'X'}))
+
+    def test_no_disk_at_all(self, use):
+        use()
+        assert 'No suitable device' in self.refuse(node())
+
+    def test_a_skipped_disk_is_no_candidate(self, use):
+        use(device('/dev/sda', serial='A'), device('/dev/sdb', serial='B'))
+        assert (
+            self.find(node(skip_block_devices=[{'serial': 'A'}])) == '/dev/sdb'
+        )
+
+    def test_a_disk_that_is_skipped_and_wanted(self, use):
+        use(device('/dev/sda', serial='A'), device('/dev/sdb', serial='B'))
+        message = self.refuse(
+            node({'serial': 'A'}, skip_block_devices=[{'serial': 'A'}])
+        )
+        assert 'using these hints' in message
+
+
+class TestTls:
+    """The store is verified as the agent verifies everything else."""
+
+    @pytest.mark.parametrize(
+        ('options', 'expected'),
+        [
+            ({}, True),
+            ({'cafile': '/etc/ca.pem'}, '/etc/ca.pem'),
+            ({'insecure': True}, False),
+        ],
+    )
+    def test_by_configuration(self, options, expected):
+        for name, value in options.items():
+            cfg.CONF.set_override(name, value)
+        try:
+            assert manager._tls_verification() == expected
+        finally:
+            for name in options:
+                cfg.CONF.clear_override(name)
+
+    def test_it_reaches_the_store(self, use, monkeypatch, tmp_path):
+        path = tmp_path / 'disk'
+        path.write_bytes(bytes(MiB))
+        use(device(str(path)))
+        hardware.cache_node(node(BY_SERIAL))
+        seen = []
+
+        class Seen(Exception):
+            pass
+
+        def remember(*args, **kwargs):
+            seen.append(kwargs['verify'])
+            raise Seen
+
+        monkeypatch.setattr(swift_store, 'SwiftStore', remember)
+        cfg.CONF.set_override('cafile', '/etc/ca.pem')
+        try:
+            with pytest.raises(errors.CommandExecutionError, match='Seen'):
+                manager.SnapshotHardwareManager().snapshot(
+                    node(BY_SERIAL), [], **requests.arguments()
+                )
+        finally:
+            cfg.CONF.clear_override('cafile')
+        assert seen == ['/etc/ca.pem']

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stock Ironic does, and our deploy interface answers.
+
+A test that fails here says that a release of Ironic behaves differently: look
+at the override of :mod:`ironic_snapshot.deploy` that the test names.
+"""
+from ironic.common import faults
+from ironic.common import states
+from ironic.conductor import task_manager
+from ironic.conductor import utils as manager_utils
+from ironic.drivers import utils as driver_utils
+from oslo_config import cfg
+
+from tests.contract import conductor_base
+
+
+class StockServiceStepTest(conductor_base.ConductorTestCase):
+    driver = 'fake-hardware'
+    deploy_interface = 'direct'
+
+    def start_step(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+
+    def test_unknown_step_boots_the_ramdisk(self):
+        # get_service_steps() must know nothing before the agent does.
+        self.request({})
+        self.assertIn('ramdisk', self.power)
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+
+    def test_failed_step_leaves_the_node_in_the_ramdisk(self):
+        # process_next_step()
+        self.start_step()
+        self.agent.commands[-1].update(command_status='FAILED',
+                                       command_error={'details': 'boom'})
+        booted = len(self.power)
+        self.heartbeat()
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertNotIn('instance', self.power[booted:])
+        self.assertTrue(self.node.service_step)
+
+    def test_restarted_agent_looks_like_success(self):
+        # async_steps.set_node_flags(skip_current_step=False)
+        self.start_step()
+        self.agent.restart()
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertIsNone(self.node.last_error)
+        self.assertEqual(1, len(self.agent.received))
+
+    def test_flag_makes_a_restarted_agent_begin_again(self):
+        self.start_step()
+        self.node.set_driver_internal_info('skip_current_service_step', False)
+        self.node.save()
+        self.agent.restart()
+        self.heartbeat()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertEqual(2, len(self.agent.received))
+
+    def test_stale_step_skips_the_request(self):
+        # prepare_service()
+        self.node.service_step = {'interface': 'deploy', 'step': 'snapshot',
+                                  'priority': 0}
+        self.node.save()
+        self.request({})
+        # set_node_service_steps() did not get as far as clearing it.
+        self.assertTrue(self.node.service_step)
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual([], self.agent.received)
+
+    def test_timeout_leaves_the_node_off_and_in_maintenance(self):
+        # tear_down_service()
+        self.start_step()
+        booted = len(self.power)
+        self.time_out()
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertEqual(faults.SERVICE_FAILURE, self.node.fault)
+        self.assertTrue(self.node.maintenance)
+        self.assertNotIn('instance', self.power[booted:])
+
+    def test_servicing_powers_off_hard(self):
+        # power.shut_down()
+        self.request({})
+        self.assertEqual(states.POWER_OFF, self.power[0])
+
+    def test_error_handler_keeps_maintenance_off_without_a_step(self):
+        # snapshot() clears node.service_step before it raises
+        with task_manager.acquire(self.context, self.node.uuid) as task:
+            task.node.service_step = {}
+            manager_utils.servicing_error_handler(
+                task, 'boom', tear_down_service=False, set_fail_state=False)
+            self.assertFalse(task.node.maintenance)
+
+    def test_verify_ca_wants_a_group_named_like_the_hardware_type(self):
+        # conf.VERIFY_CA_GROUPS
+        if not hasattr(driver_utils, 'get_verify_ca'):
+            self.skipTest('this release of Ironic has no get_verify_ca()')
+        self.node.driver = 'no-such-group'
+        self.assertRaises(cfg.NoSuchOptError, driver_utils.get_verify_ca,
+                          self.node, True)
+        self.node.driver = 'redfish-snapshot'
+        self.assertTrue(driver_utils.get_verify_ca(self.node, True))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the built package promises to those who install it."""
+import configparser
+import importlib
+import json
+import os
+import pathlib
+import pkgutil
+import subprocess
+import sys
+import venv
+
+import pytest
+
+import ipa_snapshot_hardware
+import ironic_snapshot
+import ironic_snapshot_core
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+LIST_ENTRY_POINTS = '''
+import importlib.metadata, json
+print(json.dumps(sorted(
+    [each.group, each.name, each.value]
+    for each in importlib.metadata.distribution(
+        "ironic-snapshot").entry_points)))
+'''
+
+IMPORT_WITHOUT = '''
+import importlib, sys
+for missing in sys.argv[1].split(","):
+    sys.modules[missing] = None
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+'''
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """The wheel, built as a packager would from a checkout."""
+    folder = tmp_path_factory.mktemp('wheel')
+    subprocess.run(
+        [sys.executable, '-m', 'build', '--wheel', '--no-isolation',
+         '--outdir', folder, ROOT], check=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={'PBR_VERSION': '0.0.1', **os.environ})
+    found, = folder.glob('*.whl')
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_wheel_in_an_empty_environment_has_every_entry_point(
+        wheel, tmp_path):
+    venv.create(tmp_path / 'venv', with_pip=True)
+    python = tmp_path / 'venv/bin/python'
+    subprocess.run([python, '-I', '-m', 'pip', 'install', '-q', '--no-deps',
+                    '--no-index', wheel], check=True)
+    output = subprocess.run(
+        [python, '-I', '-c', LIST_ENTRY_POINTS], check=True,
+        stdout=subprocess.PIPE, cwd=tmp_path).stdout
+    found = {tuple(each) for each in json.loads(output)}
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / 'setup.cfg')
+    expected = {
+        (group, *(part.strip() for part in line.split('=')))
+        for group, lines in declared['entry_points'].items()
+        for line in lines.strip().splitlines()}
+    assert found == expected
+    assert len(found) >= 9
+
+
+def test_wheel_holds_the_three_packages_and_nothing_else(wheel):
+    names = subprocess.run(
+        [sys.executable, '-m', 'zipfile', '--list', wheel], check=True,
+        stdout=subprocess.PIPE, text=True).stdout
+    tops = {line.split('/')[0] for line in names.splitlines()[1:]}
+    assert {top for top in tops if '.dist-info' not in top} == {
+        'ironic_snapshot_core', 'ipa_snapshot_hardware', 'ironic_snapshot'}
+
+
+def modules(*packages):
+    return [module.name for package in packages
+            for module in pkgutil.walk_packages(
+                package.__path__, package.__name__ + '.')]
+
+
+def import_without(missing, names):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', IMPORT_WITHOUT, missing,
+         *names], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ramdisk_imports_without_ironic():
+    names = modules(ironic_snapshot_core, ipa_snapshot_hardware)
+    assert 'ipa_snapshot_hardware.manager' in names
+    # The agent registers its options before it loads hardware managers.
+    import_without('ironic,ironic_snapshot',
+                   ['ironic_python_agent.config', *names])
+
+
+def test_capture_imports_without_the_agent():
+    names = modules(ironic_snapshot_core, ipa_snapshot_hardware)
+    names.remove('ipa_snapshot_hardware.manager')
+    import_without('ironic,ironic_python_agent,oslo_config,oslo_log', names)
+
+
+def test_conductor_imports_without_the_agent():
+    names = modules(ironic_snapshot_core, ironic_snapshot)
+    assert 'ironic_snapshot.hardware' in names
+    import_without('ironic_python_agent,ipa_snapshot_hardware', names)
+
+
+def test_entry_points_load():
+    # As above.
+    importlib.import_module('ironic_python_agent.config')
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / 'setup.cfg')
+    for lines in declared['entry_points'].values():
+        for line in lines.strip().splitlines():
+            name = line.split('=')[1].strip()
+            assert pkgutil.resolve_name(name), name

@@ -1,0 +1,604 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service step in a real conductor, against a real Swift.
+
+The agent is scripted at its HTTP edge, but what it runs is the real capture
+of the ramdisk side with the real grant.
+"""
+import json
+import logging
+import subprocess
+from unittest import mock
+
+from ironic.common import driver_factory
+from ironic.common import exception
+from ironic.common import states
+from ironic.conductor import task_manager
+from ironic.conductor import utils as manager_utils
+from ironic.drivers.modules import agent
+from ironic.drivers.modules import fake
+from keystoneauth1 import loading
+import pytest
+
+from ironic_snapshot import attempt
+from ironic_snapshot import commit
+from ironic_snapshot import service
+from ironic_snapshot.targets import swift as swift_target
+from ironic_snapshot_core import layout
+from tests.contract import conductor_base
+from tests.contract import node_disk
+
+
+class Died(BaseException):
+    """The conductor process is gone; nothing may catch it."""
+
+
+class SnapshotTestCase(conductor_base.ConductorTestCase):
+    """A conductor whose agent captures a small disk."""
+
+    @pytest.fixture(autouse=True)
+    def _parts(self, swift, tmp_path, caplog):
+        self.swift = swift
+        self.tmp = tmp_path
+        self.caplog = caplog
+
+    def setUp(self):
+        super().setUp()
+        self.caplog.set_level(logging.DEBUG)
+        self.container = f'snapshots-{self.id().rsplit(".", 1)[1]}'[:120]
+        self.config(container=self.container, require_https=False,
+                    auth_type='v1password', group='snapshot')
+        swift_target._session.cache_clear()
+        self.addCleanup(swift_target._session.cache_clear)
+        self.set_credentials()
+        self.disk = self.tmp / 'disk.raw'
+        node_disk.fill(self.disk, seed=1)
+        self.agent.run = self.capture
+
+    def set_credentials(self):
+        """What ironic.conf would have under [snapshot]."""
+        options = loading.get_auth_plugin_conf_options(
+            loading.get_plugin_loader('v1password'))
+        service.CONF.register_opts(options, group='snapshot')
+
+        def forget():
+            # One of them is required: other tests have no value for it.
+            service.CONF.reset()
+            service.CONF.unregister_opts(options, group='snapshot')
+        self.addCleanup(forget)
+        self.config(auth_url=self.swift.auth_url, username=self.swift.user,
+                    password=self.swift.key, group='snapshot')
+
+    def capture(self, args):
+        """What the hardware manager does with the step."""
+        return node_disk.capture(self.disk, args)
+
+    # What there is in the end
+
+    @property
+    def record(self):
+        return attempt.load(self.node)
+
+    @property
+    def store(self):
+        return swift_target.named(self.container).store
+
+    @property
+    def lineage(self):
+        return layout.Lineage(self.node.uuid, self.record.generation)
+
+    def snapshots(self):
+        return node_disk.committed(self.store, self.lineage)
+
+    def assert_image_is_the_disk(self, snapshot):
+        path = self.tmp / f'{snapshot}.qcow2'
+        name = layout.image_name(self.lineage, snapshot)
+        with path.open('wb') as file:
+            file.writelines(self.store.iter_bytes(name))
+        subprocess.run(['qemu-img', 'check', '-q', path], check=True)
+        subprocess.run(['qemu-img', 'compare', '-q', '-f', 'raw', '-F',
+                        'qcow2', self.disk, path], check=True)
+
+    def assert_failed(self, text):
+        """One clear error, nothing committed, the tenant has the node."""
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertIn(text, self.node.last_error or '')
+        self.assertNotIn('\n', self.node.last_error)
+        self.assertEqual(attempt.FAILED, self.record.status)
+        self.assertFalse(attempt.is_prepared(self.node))
+        self.assert_runs_own_system()
+        self.assert_no_secret()
+        if self.record.generation:
+            self.assertEqual([], self.snapshots())
+            self.assertEqual([], self.leases())
+
+    def leases(self):
+        return list(self.store.list(f'{self.lineage.prefix}leases/'))
+
+    def secrets(self):
+        """Every signature and key that was in play."""
+        return self.agent.secrets | {
+            swift_target.named(self.container).ensure(),
+            conductor_base.MANIFEST_KEY}
+
+    def assert_no_secret(self):
+        """No signature in node fields, history or any log line."""
+        places = {
+            'log': self.caplog.text,
+            'node': json.dumps(self.node.as_dict(), default=str),
+            'history': ' '.join(
+                str(entry.as_dict()) for entry in
+                self.dbapi.get_node_history_list())}
+        for place, text in places.items():
+            for secret in self.secrets():
+                self.assertNotIn(secret, text, place)
+
+
+class SuccessTest(SnapshotTestCase):
+
+    def test_snapshot(self):
+        before = self.disk.read_bytes()
+        self.request({'name': 'golden', 'description': 'as delivered'})
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertEqual(
+            [states.SOFT_POWER_OFF, 'ramdisk', states.POWER_ON], self.power)
+        self.heartbeat()   # fetches the steps, starts ours
+        self.assertEqual(attempt.RUNNING, self.record.status)
+        self.assertEqual(1, len(self.leases()))
+        self.heartbeat()   # finds it done
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertIsNone(self.node.last_error)
+        self.assert_runs_own_system()
+        self.assertEqual(attempt.COMMITTED, self.record.status)
+        self.assertEqual([], self.leases())
+        manifest, = self.snapshots()
+        self.assertEqual('golden', manifest.name)
+        self.assertEqual('as delivered', manifest.description)
+        self.assertEqual(1, manifest.sequence)
+        self.assertEqual('clean', manifest.consistency)
+        self.assertEqual(self.record.snapshot, manifest.id)
+        self.assertEqual(before, self.disk.read_bytes())
+        self.assert_image_is_the_disk(manifest.id)
+        self.assert_no_secret()
+
+    def test_second_snapshot_leaves_the_first_alone(self):
+        for sequence in (1, 2):
+            node_disk.fill(self.disk, seed=sequence)
+            self.request({'name': f'day {sequence}'})
+            self.heartbeat()
+            self.heartbeat()
+            self.assertEqual(states.ACTIVE, self.node.provision_state)
+            self.assert_image_is_the_disk(self.record.snapshot)
+        self.assertEqual([1, 2], sorted(manifest.sequence
+                                        for manifest in self.snapshots()))
+
+    def test_step_is_shown_without_the_grant(self):
+        self.agent.run = lambda args: None   # still running
+        self.request({'name': 'golden'})
+        self.heartbeat()
+        self.assertEqual({'name': 'golden'}, self.node.service_step['args'])
+        self.assert_no_secret()
+
+    def test_hard_shutdown_is_asked_for(self):
+        self.request({'shutdown': 'hard'})
+        self.assertEqual(states.POWER_OFF, self.power[0])
+        self.assertEqual('forced', self.record.shutdown)
+
+    def test_containers_of_two_projects_differ(self):
+        self.node.owner = 'a' * 32
+        self.node.save()
+        self.request({})
+        self.heartbeat()
+        self.assertEqual(f'{self.container}-{"a" * 32}',
+                         self.record.container)
+
+    def test_lineage_ends_with_the_deployment(self):
+        self.request({})
+        self.heartbeat()
+        self.heartbeat()
+        first = self.record.generation
+        with task_manager.acquire(self.context, self.node.uuid) as task:
+            task.driver.deploy.tear_down(task)
+        self.node.refresh()
+        self.assertNotEqual(first, attempt.lineage(self.node).generation)
+
+    def test_other_steps_are_left_to_ironic(self):
+        self.agent.steps = {'Some': [
+            {'interface': 'deploy', 'step': 'other', 'priority': 0}]}
+        self.agent.run = lambda args: {'fine': True}
+        self.request({}, step='other')
+        self.heartbeat()
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assert_runs_own_system()
+
+
+class CustomAgentTest(SnapshotTestCase):
+    """The other deploy interface, on the same mixin."""
+
+    deploy_interface = 'custom-agent-snapshot'
+    test_snapshot = SuccessTest.test_snapshot
+
+    def test_agent_that_restarts(self):
+        FailureTest.test_agent_that_restarts_begins_again(self)
+
+
+class RefusedTest(SnapshotTestCase):
+    """What is wrong is said before the node is touched."""
+
+    def assert_refused(self, text):
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertIn(text, self.node.last_error)
+        self.assertEqual([], self.power)
+        self.assertFalse(self.node.maintenance)
+        self.abort()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual([], self.power)
+
+    def test_wrong_argument(self):
+        self.request({'url': 'http://evil.example.org/'})
+        self.assert_refused("unknown argument 'url'")
+
+    def test_wrong_type(self):
+        self.request({'cluster_size': 'big'})
+        self.assert_refused('"cluster_size"')
+
+    def test_no_manifest_key(self):
+        self.config(manifest_key='short', group='snapshot')
+        self.request({})
+        self.assert_refused('[snapshot]manifest_key')
+
+    def test_plain_http(self):
+        self.config(require_https=True, group='snapshot')
+        self.request({})
+        self.assert_refused('without TLS')
+
+    def test_ramdisk_endpoint_with_another_path(self):
+        self.config(ramdisk_endpoint='http://swift.example.org/v1/AUTH_other',
+                    group='snapshot')
+        self.request({})
+        self.assert_refused('[snapshot]ramdisk_endpoint')
+
+    def test_wrong_credentials(self):
+        self.config(password='wrong', group='snapshot')
+        self.request({})
+        self.assert_refused('service')
+
+    def test_swift_is_down(self):
+        self.config(auth_url='http://127.0.0.1:9/auth/v1.0',
+                    group='snapshot')
+        self.request({})
+        self.assert_refused('prepare')
+
+    def test_without_a_ramdisk(self):
+        self.call('do_node_service',
+                  [{'interface': 'deploy', 'step': 'snapshot'}],
+                  disable_ramdisk=True)
+        self.assert_refused('disable_ramdisk')
+
+
+class FailureTest(SnapshotTestCase):
+    """Every failure gives the machine back and says why."""
+
+    def test_ramdisk_without_our_hardware_manager(self):
+        self.agent.steps = {'Some': [
+            {'interface': 'deploy', 'step': 'other', 'priority': 0}]}
+        self.request({})
+        self.heartbeat()
+        self.assert_failed('no hardware manager')
+
+    def test_agent_fails(self):
+        def run(args):
+            raise RuntimeError('[disk-busy] /dev/sda is mounted')
+        self.agent.run = run
+        self.request({})
+        self.heartbeat()
+        self.heartbeat()
+        self.assert_failed('[disk-busy] /dev/sda is mounted')
+
+    def test_agent_cannot_be_reached_at_the_start(self):
+        def refuse(*args):
+            raise exception.AgentConnectionFailed(reason='no route')
+        self.agent.execute_service_step = refuse
+        self.request({})
+        self.heartbeat()
+        self.assert_failed('no route')
+
+    def test_agent_answers_with_the_request(self):
+        # agent_client quotes the body, grant included, in its exception.
+        def quote(step, *args):
+            self.agent.receive(step)
+            raise exception.IronicException(
+                f'Unable to decode: "{json.dumps(step)}"')
+        self.agent.execute_service_step = quote
+        self.request({})
+        self.heartbeat()
+        self.assert_failed('Unable to decode')
+
+    def test_agent_that_restarts_begins_again(self):
+        self.agent.run = lambda args: None
+        self.request({'name': 'golden'})
+        self.heartbeat()
+        first = self.record.snapshot
+        self.agent.restart()
+        self.agent.run = self.capture
+        self.heartbeat()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertEqual(2, self.record.tries)
+        self.assertNotEqual(first, self.record.snapshot)
+        self.assertEqual(1, len(self.leases()))
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual(['golden'], [m.name for m in self.snapshots()])
+
+    def test_agent_that_restarts_for_ever_fails(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        for _try in range(3):
+            self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+            self.agent.restart()
+            self.heartbeat()
+        self.assert_failed('lost the capture 3 times')
+
+    def test_busy_agent_keeps_its_attempt(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        first = self.record
+        self.agent.restart()
+
+        def busy(step, *args):
+            raise exception.AgentInProgress(
+                node=self.node.uuid, command='x', error='busy')
+        self.agent.execute_service_step = busy
+        self.heartbeat()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertEqual(first, self.record)
+
+    def test_timeout(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        self.time_out()
+        self.assert_failed('Timeout reached')
+        self.assertIsNone(self.node.maintenance_reason)
+        if hasattr(agent.AgentDeploy, 'restore_interface'):
+            # Older releases of Ironic do not call it.
+            self.assertIn('Timeout reached', self.record.reason)
+
+    def test_timeout_before_the_agent_came(self):
+        self.request({})
+        self.time_out()
+        self.assert_failed('Timeout reached')
+
+    def test_abort(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        self.abort()
+        # A release that cannot leave "service failed" so stops half-way, with
+        # the node in the ramdisk.
+        if self.can_abort_failure():
+            self.assertIn('aborted', self.node.last_error)
+            self.assertEqual(states.ACTIVE, self.node.provision_state)
+            self.assertEqual(attempt.ABORTED, self.record.status)
+        else:
+            self.look_for_orphans()
+            self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+            self.assertEqual(attempt.FAILED, self.record.status)
+        self.assert_runs_own_system()
+        self.assertEqual([], self.leases())
+        self.assertEqual([], self.snapshots())
+
+    def test_after_a_failure_abort_does_not_reboot(self):
+        self.test_agent_fails()
+        del self.power[:]
+        self.abort()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual([], self.power)
+
+    def test_after_a_failure_the_next_request_runs(self):
+        self.test_agent_fails()
+        self.agent.restart()
+        self.agent.run = self.capture
+        self.request({'name': 'second'})
+        self.heartbeat()
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual(['second'], [m.name for m in self.snapshots()])
+
+    def test_stale_step_does_not_skip_the_request(self):
+        self.node.service_step = {'interface': 'deploy', 'step': 'snapshot',
+                                  'priority': 0}
+        self.node.save()
+        self.test_after_a_failure_the_next_request_runs()
+
+    def test_result_of_another_attempt(self):
+        def run(args):
+            return dict(self.capture(args), snapshot=self.node.uuid)
+        self.agent.run = run
+        self.request({})
+        self.heartbeat()
+        self.heartbeat()
+        self.assert_failed('another snapshot')
+
+    def test_bmc_fails_on_the_way_back(self):
+        def run(args):
+            raise RuntimeError('boom')
+        self.agent.run = run
+        self.request({})
+        self.heartbeat()
+        with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
+                               side_effect=RuntimeError('BMC is gone')):
+            self.heartbeat()
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertIn('boom', self.node.last_error)
+        self.assertIn('BMC is gone', self.node.last_error)
+        self.look_for_orphans()
+        self.assert_failed('boom')
+
+    def look_for_orphans(self):
+        """The periodic of the deploy interface, once."""
+        interface = driver_factory.get_interface(
+            driver_factory.get_hardware_type(self.driver), 'deploy',
+            self.deploy_interface)
+        interface._boot_back_orphans(self.service, self.context)
+        self.node.refresh()
+
+
+class ConductorDiesTest(SnapshotTestCase):
+    """Killed at any point, then started again."""
+
+    look_for_orphans = FailureTest.look_for_orphans
+
+    def test_at_every_store_call_of_the_commit(self):
+        self.request({'name': 'first'})
+        self.heartbeat()
+        self.heartbeat()
+        first = self.record.snapshot
+        deaths = 0
+        while True:
+            self.agent.restart()
+            self.agent.run = self.capture
+            self.request({'name': f'death {deaths}'})
+            self.heartbeat()
+            dying = Death(after=deaths)
+            with mock.patch.object(commit, 'commit',
+                                   dying.wrap(commit.commit)):
+                try:
+                    self.heartbeat()
+                except Died:
+                    pass
+            self.restart_conductor()
+            self.assertEqual(states.SERVICEWAIT if dying.dead else
+                             states.ACTIVE, self.node.provision_state)
+            if dying.dead:
+                # Nothing of it is listed, or all of it is, and reads.
+                for manifest in self.snapshots()[deaths + 1:]:
+                    self.assert_image_is_the_disk(manifest.id)
+                self.heartbeat()
+            self.assertEqual(states.ACTIVE, self.node.provision_state)
+            self.assertEqual(attempt.COMMITTED, self.record.status)
+            self.assert_image_is_the_disk(self.record.snapshot)
+            if not dying.dead:
+                break
+            deaths += 1
+        self.assertGreater(deaths, 8)
+        sequences = [m.sequence for m in self.snapshots()]
+        self.assertEqual(list(range(1, deaths + 3)), sequences)
+        self.assert_image_is_the_disk(first)
+
+    def test_while_servicing(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        # What a conductor that was killed in "servicing" leaves behind.
+        self.node.provision_state = states.SERVICING
+        self.node.save()
+        self.look_for_orphans()
+        self.assert_failed('conductor stopped')
+
+    def test_while_servicing_and_ironic_failed_the_node(self):
+        self.agent.run = lambda args: None
+        self.request({})
+        self.heartbeat()
+        self.node.provision_state = states.SERVICEFAIL
+        self.node.last_error = 'The conductor was restarted'
+        self.node.save()
+        self.look_for_orphans()
+        self.assert_failed('The conductor was restarted')
+
+    def test_orphan_check_leaves_others_alone(self):
+        self.request({})
+        booted = list(self.power)
+        self.look_for_orphans()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertEqual(booted, self.power)
+
+    def restart_conductor(self):
+        """Locks of a dead conductor go when it comes back."""
+        self.dbapi.clear_node_reservations_for_conductor(self.service.host)
+        self.node.refresh()
+
+
+class Death:
+    """Kills the conductor at the n-th store call of the commit.
+
+    Half of the calls that change something are seen to work first.
+    """
+
+    OPERATIONS = ('get', 'get_range', 'stat', 'join', 'put')
+    CHANGING = ('join', 'put')
+
+    def __init__(self, after):
+        self.left = after
+        self.dead = False
+
+    def wrap(self, function):
+        """The function with a store that this death lies in wait in."""
+        def wrapped(store, intent):
+            return function(Dying(store, self), intent)
+        return wrapped
+
+
+class Dying:
+    """The store of a conductor that will die."""
+
+    def __init__(self, store, death):
+        self._store, self._death = store, death
+
+    def __getattr__(self, name):
+        method = getattr(self._store, name)
+        if name not in Death.OPERATIONS:
+            return method
+
+        def call(*args, **kwargs):
+            # Changing calls count twice: death before them and after them.
+            for moment in ('before', 'after')[:1 + (name in Death.CHANGING)]:
+                self._death.left -= 1
+                if self._death.left == -1:
+                    if moment == 'after':
+                        method(*args, **kwargs)
+                    self._death.dead = True
+                    raise Died
+            return method(*args, **kwargs)
+        return call
+
+
+class ShutdownTest(SnapshotTestCase):
+    """How the operating system goes down before the ramdisk."""
+
+    def soft_power_off(self, results):
+        """The BMC takes the request, and the machine goes off or does not."""
+        results = iter(results)
+
+        def action(task, state, timeout=None):
+            self.power.append(state)
+            if state != states.SOFT_POWER_OFF:
+                return self.node_power_action(task, state, timeout)
+            result = next(results)
+            if isinstance(result, Exception):
+                raise result
+            self.machine = states.POWER_OFF
+        self.node_power_action = manager_utils.node_power_action
+        patcher = mock.patch.object(manager_utils, 'node_power_action',
+                                    action)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.request({})
+        return self.record.shutdown
+
+    def test_asked_again(self):
+        late = exception.PowerStateFailure(pstate='power off')
+        self.assertEqual('clean', self.soft_power_off([late, late, None]))
+
+    def test_forced_in_the_end(self):
+        late = exception.PowerStateFailure(pstate='power off')
+        self.assertEqual('forced', self.soft_power_off([late] * 3))
+
+    def test_bmc_breaks(self):
+        self.assertEqual('forced', self.soft_power_off([OSError('gone')]))
+
+    def test_off_already(self):
+        self.machine = states.POWER_OFF
+        self.assertEqual('off', self.soft_power_off([]))

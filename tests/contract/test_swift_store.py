@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a real Swift can show."""
+
+import concurrent.futures
+import os
+import time
+
+import pytest
+
+from ironic_snapshot_core import clock
+from ironic_snapshot_core import errors
+from ironic_snapshot_core.store import auth
+from ironic_snapshot_core.store import base
+from ironic_snapshot_core.store import swift as swift_store
+from ironic_snapshot_core.store import swift_container
+from ironic_snapshot_core.units import MiB
+from tests.contract import store_contract
+
+
+def test_an_image_of_more_segments_than_one_manifest_takes(container):
+    store = container.store()
+    infos = [store.put(f'p/{n}', bytes([65 + n]) * (n + 1)) for n in range(7)]
+    wanted = [infos[n % 7] for n in range(1100)]
+    image = store.join(
+        'image', [store_contract.segment(info) for info in wanted])
+    data = b''.join(bytes([65 + n % 7]) * (n % 7 + 1) for n in range(1100))
+    assert image.size == len(data)
+    assert store.stat('image') == image
+    assert store.get('image', len(data)) == data
+    # Across the border between two inner manifests.
+    middle = sum(info.size for info in wanted[:1000])
+    assert store.get_range('image', middle - 20, 40) == (
+        data[middle - 20:middle + 20])
+    inner = [f'image.segments/{n:06d}' for n in (1, 2)]
+    assert store_contract.names(store.list('image')) == ['image', *inner]
+
+
+def test_deleting_a_large_image_deletes_its_inner_manifests(container):
+    store = container.store()
+    one = store.put('p/1', b'0123')
+    store.join('image', [store_contract.segment(one)] * 1001)
+    store.delete('image')
+    assert store_contract.names(store.list('')) == ['p/1']
+
+
+def test_a_deletion_that_was_cut_short_can_be_repeated(container):
+    store = container.store()
+    one = store.put('p/1', b'0123')
+    store.join('image', [store_contract.segment(one)] * 1001)
+    container.request('DELETE', 'image')
+    store.delete('image')
+    assert store_contract.names(store.list('')) == ['p/1']
+
+
+def test_a_large_image_reports_its_missing_segment(container):
+    store = container.store()
+    one = store.put('p/1', b'0123')
+    gone = base.Segment('p/2', 4, one.etag)
+    with pytest.raises(errors.ObjectMissing) as caught:
+        store.join('image', [store_contract.segment(one)] * 1000 + [gone])
+    assert caught.value.name == 'p/2'
+
+
+def test_listing_goes_on_over_pages(container, monkeypatch):
+    store = container.store()
+    for n in range(5):
+        store.put(f'a/{n}', b'')
+    monkeypatch.setattr(swift_store, 'PAGE', 2)
+    assert store_contract.names(store.list('a/')) == [
+        f'a/{n}' for n in range(5)]
+
+
+def test_objects_we_never_make_are_told_apart(container):
+    store = container.store()
+    store.put('plain', b'0123')
+    container.request('PUT', 'symlink', headers={
+        'X-Symlink-Target': f'{container.url.rsplit("/", 1)[1]}/plain',
+        'Content-Length': '0'})
+    container.request('PUT', 'dynamic', headers={
+        'X-Object-Manifest': f'{container.url.rsplit("/", 1)[1]}/pl',
+        'Content-Length': '0'})
+    container.request(
+        'PUT', 'doomed', headers={'X-Delete-After': '600'}, data=b'x')
+    assert store.stat('plain').kind == base.PLAIN
+    assert store.stat('symlink').kind == base.OTHER
+    assert store.stat('dynamic').kind == base.OTHER
+    doomed = store.stat('doomed')
+    assert (doomed.kind, doomed.expires) == (base.PLAIN, True)
+
+
+def test_an_object_with_a_strange_name_is_not_listed(container):
+    store = container.store()
+    store.put('a', b'')
+    container.request('PUT', 'b%20c~d', data=b'')
+    assert store_contract.names(store.list('')) == ['a']
+
+
+def test_a_missing_container_is_never_created(container):
+    container.url += '-gone'
+    store = container.store()
+    with pytest.raises(errors.ContainerMissing) as caught:
+        store.put('a', b'0123')
+    assert not caught.value.retryable
+    with pytest.raises(errors.ContainerMissing):
+        list(store.list(''))
+    with pytest.raises(errors.ObjectMissing):
+        store.stat('a')
+    with pytest.raises(errors.ContainerMissing):
+        store.delete('a')
+
+
+def test_a_quota_is_a_full_store(container):
+    container.request(
+        'POST', headers={'X-Container-Meta-Quota-Bytes': '1000'})
+    with pytest.raises(errors.StoreFull) as caught:
+        container.store().put('a', b'x' * 1001)
+    assert not caught.value.retryable
+    assert '1001 bytes' in str(caught.value)
+
+
+def test_a_refused_token_is_replaced_once(container):
+    tokens = ['AUTH_tkfirst', container.token]
+    asked = []
+    store = swift_store.SwiftStore(container.url, auth.TokenAuth(
+        lambda: tokens[0], lambda: asked.append(tokens.pop(0))))
+    data = os.urandom(3 * MiB)
+    store.put('a', data)
+    assert asked == ['AUTH_tkfirst']
+    assert store.get('a', len(data)) == data
+
+
+def test_two_refused_tokens_are_access_denied(container):
+    asked = []
+    store = swift_store.SwiftStore(container.url, auth.TokenAuth(
+        lambda: 'AUTH_tkbad', lambda: asked.append(1)))
+    with pytest.raises(errors.AccessDenied) as caught:
+        store.stat('a')
+    assert len(asked) == 1
+    assert not caught.value.retryable
+
+
+def test_many_threads_share_a_store(container):
+    store = container.store(pool_size=4)
+    packs = {f'p/{n}': os.urandom(300_000) for n in range(12)}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: store.put(name, packs[name]), packs))
+        found = pool.map(lambda name: store.get(name, MiB), packs)
+        assert list(found) == list(packs.values())
+
+
+def test_a_container_is_created_private_with_a_key(swift, container):
+    headers = container.request('HEAD').headers
+    assert 'X-Container-Read' not in headers
+    assert 'X-Container-Write' not in headers
+    assert len(container.key) == 64
+    again = swift_container.ensure_container(
+        container.url, container.token_auth())
+    assert again == container.key
+
+
+def test_an_existing_key_is_kept(container):
+    container.request(
+        'POST', headers={'X-Container-Meta-Temp-URL-Key': 'mine'})
+    assert swift_container.ensure_container(
+        container.url, container.token_auth()) == 'mine'
+
+
+@pytest.mark.parametrize('acl', ['.r:*', '.r:*,.rlistings', '*:*'])
+def test_a_public_container_is_refused(container, acl):
+    container.request('POST', headers={'X-Container-Read': acl})
+    with pytest.raises(errors.InvalidValue) as caught:
+        swift_container.ensure_container(
+            container.url, container.token_auth())
+    assert 'X-Container-Read' in str(caught.value)
+    assert container.key not in str(caught.value)
+
+
+def test_a_key_that_changed_ends_the_grants(container):
+    store = container.grant_store(('PUT', 'n/'))
+    store.put('n/a', b'')
+    container.request(
+        'POST', headers={'X-Container-Meta-Temp-URL-Key': 'other'})
+    with pytest.raises(errors.AccessDenied):
+        store.put('n/a', b'')
+
+
+def test_a_refusal_of_a_large_object_is_not_a_lost_connection(container):
+    # Swift answers before it has read the body.
+    store = container.grant_store(('PUT', 'n/'), key='wrong')
+    with pytest.raises(errors.AccessDenied):
+        store.put('n/a', os.urandom(16 * MiB))
+
+
+def test_an_expired_grant_is_told_from_a_wrong_one(container):
+    past = int(time.time()) - 100
+    with pytest.raises(errors.GrantExpired) as caught:
+        container.grant_store(('GET', 'n/'), expires=past).stat('n/a')
+    assert not caught.value.retryable
+
+
+def test_a_clock_that_is_behind_is_told_from_an_expired_grant(container):
+    now = int(time.time())
+    behind = clock.ManualClock(now - 3600)
+    with pytest.raises(errors.ClockSkew) as caught:
+        container.grant_store(
+            ('GET', 'n/'), expires=now - 100, clock=behind).stat('n/a')
+    assert '+3600 s' in str(caught.value) or '+3601 s' in str(caught.value)

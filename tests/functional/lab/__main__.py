@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab from the command line.
+
+    python -m tests.functional.lab build | up | down | status
+    python -m tests.functional.lab enroll NODE | adopt NODE | deploy NODE
+    python -m tests.functional.lab console NODE
+"""
+
+import argparse
+import sys
+
+from tests.functional.lab import lab
+from tests.functional.lab import process
+from tests.functional.lab import report
+from tests.functional.lab.build import osimage
+from tests.functional.lab.build import ramdisk
+
+
+def main() -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog='python -m tests.functional.lab')
+    parser.add_argument('--state', help='folder of the lab')
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('build', help='only make the images, if need be')
+    commands.add_parser('up', help='bring a new lab up; an old one goes')
+    commands.add_parser('down', help='take the lab down')
+    commands.add_parser('status', help='what runs, and where')
+    console = commands.add_parser('console', help='what a machine printed')
+    console.add_argument('node')
+    for name in ('enroll', 'adopt', 'deploy'):
+        each = commands.add_parser(name, help=f'{name} a node')
+        each.add_argument('node')
+    arguments = parser.parse_args()
+    here = lab.Lab(arguments.state)
+    try:
+        run(here, arguments)
+    except process.LabError as error:
+        report.warn(f'FAILED: {error}')
+        return 1
+    return 0
+
+
+def run(here: lab.Lab, arguments: argparse.Namespace) -> None:
+    """Run one command on one lab."""
+    if arguments.command == 'build':
+        ramdisk.build(osimage.build())
+    elif arguments.command == 'up':
+        here.up()
+        status(here)
+    elif arguments.command == 'down':
+        here.down()
+    elif arguments.command == 'status':
+        status(here.attach())
+    elif arguments.command == 'console':
+        sys.stdout.write(
+            here.attach().machines[arguments.node].console.text())
+    else:
+        node = here.attach().node(arguments.node)
+        with report.phase(f'{arguments.command} {node.name}'):
+            getattr(node, arguments.command)()
+
+
+def status(here: lab.Lab) -> None:
+    """Print what runs and how to use it."""
+    for path in sorted((here.state_dir / 'run').glob('*.json')):
+        pid = process.Daemon(path.stem, here.state_dir).pid
+        print(f'{path.stem:10} {f"process {pid}" if pid else "not running"}')
+    print(f'Logs and disks are in {here.state_dir}. In a shell:')
+    for name, value in here.ironic.environment.items():
+        print(f'  export {name}={value}')
+    print(f'  export PATH={sys.prefix}/bin:$PATH')
+    print(f'  virsh -c {here.bmc.libvirt_uri} list --all')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -16,6 +16,7 @@ can make a good digest, so nothing is believed for having one.
 
 import array
 import hmac
+import io
 import struct
 import sys
 import typing
@@ -40,7 +41,7 @@ _CODEC = codec.ZstdCodec()
 
 
 def wrap(magic: bytes, version: int, header: bytes,
-         payload: typing.Sequence[bytes]) -> bytes:
+         payload: typing.Sequence[bytes | memoryview]) -> bytes:
     """Make a document.
 
     :param payload: in pieces, as the whole may be large.
@@ -48,14 +49,24 @@ def wrap(magic: bytes, version: int, header: bytes,
     size = sum(map(len, payload))
     compressor = zstandard.ZstdCompressor(
         level=codec.ZSTD_LEVEL).compressobj(size=size)
-    stored = [compressor.compress(piece) for piece in payload]
-    stored.append(compressor.flush())
-    parts = [_START.pack(magic, version, 0, len(header)), header,
-             _LENGTHS.pack(size, sum(map(len, stored))), *stored]
-    digest = blake3.blake3()
-    for part in parts:
-        digest.update(part)
-    return b''.join([*parts, digest.digest()])
+    # Large ones are put together in place: there is no second copy.
+    out = io.BytesIO()
+    out.write(_START.pack(magic, version, 0, len(header)))
+    out.write(header)
+    lengths_at = out.tell()
+    out.write(bytes(_LENGTHS.size))
+    stored_at = out.tell()
+    for piece in payload:
+        out.write(compressor.compress(piece))
+    out.write(compressor.flush())
+    stored = out.tell() - stored_at
+    out.seek(lengths_at)
+    out.write(_LENGTHS.pack(size, stored))
+    with out.getbuffer() as view:
+        digest = blake3.blake3(view).digest()
+    out.seek(0, io.SEEK_END)
+    out.write(digest)
+    return out.getvalue()
 
 
 class Reader:

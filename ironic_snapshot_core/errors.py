@@ -101,6 +101,36 @@ class Cancelled(Error):
     msg = 'The operation was cancelled.'
 
 
+class CaptureRunning(Error):
+    """Another capture is under way and does not end."""
+
+    code = 'capture-running'
+    msg = ('The capture of snapshot {self.snapshot} was told to stop, but '
+           'waits for its disk or store; try again in a few minutes.')
+
+    def __init__(self, snapshot: str) -> None:
+        super().__init__(snapshot)
+        self.snapshot = snapshot
+
+
+class Stalled(Error):
+    """A capture that does not get on.
+
+    :param what: that did not happen, without a full stop.
+    :param seconds: since it last did.
+    """
+
+    code = 'stalled'
+    msg = ('The capture stands still: {self.what} for {self.seconds} s; look '
+           "at the ramdisk's log, its disk and its way to the store, then "
+           'run the step again.')
+
+    def __init__(self, what: str, seconds: int) -> None:
+        super().__init__(what, seconds)
+        self.what = what
+        self.seconds = seconds
+
+
 class StoreError(Error):
     """A store did not do what it was asked to.
 
@@ -275,3 +305,69 @@ class DiskReadError(DiskError):
     @property
     def last_sector(self) -> int:
         return (self.offset + max(self.length, 1) - 1) // self.sector_size
+
+
+class RepositoryUnsuitable(Error):
+    """Snapshots cannot be kept, or are not, where they should be."""
+
+    code = 'repository-unsuitable'
+    msg = 'Repository {self.name}: {self.reason}.'
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+
+class CredentialsMissing(Error):
+    """Nobody said who we are, or the store does not believe it."""
+
+    code = 'credentials-missing'
+    msg = ('No access to Swift: {self.reason}; set OS_CLOUD and clouds.yaml, '
+           'OS_* variables, or ST_AUTH, ST_USER and ST_KEY.')
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class SnapshotMissing(Error):
+    """No snapshot has this id or name."""
+
+    code = 'snapshot-missing'
+    msg = ('No snapshot has the id or the name {self.wanted!r}; list those '
+           'there are.')
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+
+class SnapshotAmbiguous(Error):
+    """Several snapshots have this name, or ids that begin so."""
+
+    code = 'snapshot-ambiguous'
+    msg = ('Several snapshots are meant by {self.wanted!r}: {self.ids}; give '
+           'more of the id.')
+
+    def __init__(self, wanted: str, found: typing.Iterable[str]) -> None:
+        found = tuple(found)
+        super().__init__(wanted, found)
+        self.wanted = wanted
+        self.found = found
+
+    @property
+    def ids(self) -> str:
+        return ', '.join(self.found)
+
+
+class OutputFailed(Error):
+    """An image cannot be written where it should be."""
+
+    code = 'output-failed'
+    msg = 'Cannot write {self.path}: {self.reason}.'
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason

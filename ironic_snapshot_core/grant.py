@@ -24,8 +24,8 @@ METHODS = ('GET', 'PUT')
 ALGORITHMS = {'sha256': 64, 'sha512': 128}
 DEFAULT_ALGORITHM = 'sha256'
 
-#: A capture needs one permission to write and one per parent; a restore one
-#: per attempt it reads from.
+#: A capture needs one permission to write, one to read what it has written,
+#: and one per parent; a restore one per attempt it reads from.
 MAX_PERMISSIONS = 10_000
 
 _HEX = re.compile('[0-9a-f]*')

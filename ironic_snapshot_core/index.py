@@ -66,13 +66,14 @@ class IndexPack:
     name: str
     raw_count: int
     offsets: 'array.array[int]'
-    digests: bytes
+    digests: bytes | memoryview
 
     @classmethod
-    def of(cls, name: str, entries: typing.Sequence[packs.PackEntry]
-           ) -> 'IndexPack':
+    def of(cls, name: str, entries: typing.Sequence[packs.PackEntry],
+           digests: memoryview | None = None) -> 'IndexPack':
         """Take a pack's entries, in pack order.
 
+        :param digests: of the entries, if they are in memory already.
         :raises InvalidValue: no pack can have them.
         """
         if not entries:
@@ -83,8 +84,11 @@ class IndexPack:
                 'pack', name, 'raw clusters do not come first')
         ends = itertools.accumulate(
             (entry.length for entry in entries), initial=0)
-        return cls(name, raw_count, array.array(envelope.U32, ends),
-                   b''.join(entry.digest for entry in entries))
+        if digests is None:
+            digests = memoryview(
+                b''.join(entry.digest for entry in entries))
+        return cls(
+            name, raw_count, array.array(envelope.U32, ends), digests)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -93,7 +97,7 @@ class IndexPack:
         """Give an entry by its position in the pack, from 0."""
         size = len(self.digests) // len(self)
         return packs.PackEntry(
-            self.digests[position * size:(position + 1) * size],
+            bytes(self.digests[position * size:(position + 1) * size]),
             self.offsets[position + 1] - self.offsets[position],
             position >= self.raw_count)
 
@@ -156,7 +160,7 @@ class Index:
         return Slot(
             number, offset, pack.offsets[position + 1] - offset,
             position >= pack.raw_count,
-            pack.digests[position * size:(position + 1) * size])
+            bytes(pack.digests[position * size:(position + 1) * size]))
 
     def digest_of(self, slot: int) -> bytes:
         """Give a cluster's digest alone."""
@@ -171,7 +175,8 @@ class Index:
                 yield Slot(
                     number, offset, pack.offsets[position + 1] - offset,
                     position >= pack.raw_count,
-                    pack.digests[position * size:(position + 1) * size])
+                    bytes(pack.digests[
+                        position * size:(position + 1) * size]))
 
     # Private
 
@@ -201,8 +206,9 @@ def encode(index: Index) -> bytes:
     for pack in index.packs:
         lengths.extend(array.array(envelope.U32, map(
             operator.sub, pack.offsets[1:], pack.offsets[:-1])))
-    payload = [envelope.column(each)
-               for each in (numbers, counts, raw_counts, lengths)]
+    payload: list[bytes | memoryview] = [
+        envelope.column(each)
+        for each in (numbers, counts, raw_counts, lengths)]
     payload += [pack.digests for pack in index.packs]
     return envelope.wrap(MAGIC, VERSION, header, payload)
 

@@ -5,6 +5,7 @@
 
     v1/<node>/<generation>/attempts/<snapshot>/pack-000001
     v1/<node>/<generation>/attempts/<snapshot>/{index,map,head,report}
+    v1/<node>/<generation>/attempts/<snapshot>/checkpoint-000001
     v1/<node>/<generation>/snapshots/<snapshot>/manifest
     v1/<node>/<generation>/snapshots/<snapshot>/disk.qcow2
     v1/<node>/<generation>/leases/<snapshot>
@@ -33,6 +34,9 @@ MAX_PART = 200
 
 #: More packs than fit two levels of SLO manifests are not needed.
 MAX_PACKS = 999_999
+
+#: One a minute for two years.
+MAX_CHECKPOINTS = 999_999
 
 _NAME = re.compile(r'[A-Za-z0-9._/-]*')
 _PACK = re.compile(r'pack-([0-9]{6})')
@@ -102,6 +106,19 @@ def pack_name(number: int) -> str:
         raise errors.InvalidValue(
             'pack number', number, f'it is not in 1..{MAX_PACKS}')
     return f'pack-{number:06d}'
+
+
+def checkpoint_name(number: int) -> str:
+    """Name a checkpoint inside its attempt.
+
+    :param number: counted from 1.
+    :raises InvalidValue: there can be no such checkpoint.
+    """
+    if not 1 <= number <= MAX_CHECKPOINTS:
+        raise errors.InvalidValue(
+            'checkpoint number', number,
+            f'it is not in 1..{MAX_CHECKPOINTS}')
+    return f'checkpoint-{number:06d}'
 
 
 def parse_pack_name(name: str) -> int:

@@ -33,6 +33,19 @@ MAX_OBJECT_SIZE = 5 * GiB
 
 MAX_TEXT = 4096
 
+#: A disk with more unreadable runs than this is not worth a snapshot.
+MAX_UNREADABLE = 10_000
+
+#: How a region of the disk was read: all of it, ...
+WHOLE = 'whole'
+#: ... what its file system has allocated, ...
+ALLOCATED = 'allocated'
+#: ... only what identifies it (the header of a swap area), ...
+HEADER = 'header'
+#: ... or not at all.
+SKIPPED = 'skipped'
+METHODS = (WHOLE, ALLOCATED, HEADER, SKIPPED)
+
 _TIME_FORMAT = '%Y-%m-%dT%H:%M:%SZ'
 
 
@@ -72,7 +85,7 @@ class PackRecord:
     :param name: inside the attempt.
     :param size: in bytes.
     :param etag: MD5, as Swift has it.
-    :param sha256: of the whole pack, in hex.
+    :param digest: BLAKE3-256 of the whole pack, in hex.
     :param clusters: number of clusters in it.
     :param live_bytes: how many of its bytes this snapshot uses.
     """
@@ -81,7 +94,7 @@ class PackRecord:
     name: str
     size: int
     etag: str
-    sha256: str
+    digest: str
     clusters: int
     live_bytes: int
 
@@ -90,7 +103,7 @@ class PackRecord:
         layout.parse_pack_name(self.name)
         geometry.between('pack size', self.size, 1, MAX_OBJECT_SIZE)
         _hex('pack etag', self.etag, 32)
-        _hex('pack sha256', self.sha256, 64)
+        _hex('pack digest', self.digest, 64)
         geometry.between('clusters in a pack', self.clusters, 1, self.size)
         geometry.between('live bytes of a pack', self.live_bytes, 0, self.size)
 
@@ -113,10 +126,61 @@ class ObjectRecord:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the disk, and how it was read.
+
+    :param start: in bytes.
+    :param length: in bytes.
+    :param name: ``partition 1``, ``gap``, ``disk`` or ``volume vg/root``.
+    :param content: type of the file system or container, as blkid names it;
+        empty where nothing is known.
+    :param method: one of :data:`METHODS`.
+    :param reason: why not otherwise, e.g. ``dirty journal``; may be empty.
+    :param used_bytes: that count as data.
+    """
+
+    start: int
+    length: int
+    name: str
+    content: str
+    method: str
+    reason: str
+    used_bytes: int
+
+    def __post_init__(self) -> None:
+        geometry.between('region start', self.start, 0, document.MAX_INTEGER)
+        geometry.between(
+            'region length', self.length, 1, document.MAX_INTEGER)
+        geometry.between('used bytes', self.used_bytes, 0, self.length)
+        for what in ('name', 'content', 'reason'):
+            _text(what, getattr(self, what))
+        if self.method not in METHODS:
+            raise errors.InvalidValue(
+                'method', self.method[:40], f'it is none of {METHODS}')
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Sectors that could not be read; the image has zeroes there.
+
+    :param start: in bytes.
+    :param length: in bytes.
+    """
+
+    start: int
+    length: int
+
+    def __post_init__(self) -> None:
+        geometry.between('start', self.start, 0, document.MAX_INTEGER)
+        geometry.between('length', self.length, 1, document.MAX_INTEGER)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Totals:
     """How much there was to do, and how much it came to.
 
     :param virtual_bytes: size of the disk.
+    :param used_bytes: in use, as far as is known without reading them.
     :param read_bytes: read from it.
     :param zero_bytes: that were zero, or known to be without reading.
     :param data_bytes: plaintext of the clusters that are not zero.
@@ -126,6 +190,7 @@ class Totals:
     """
 
     virtual_bytes: int
+    used_bytes: int
     read_bytes: int
     zero_bytes: int
     data_bytes: int
@@ -145,9 +210,14 @@ class CaptureReport:
     """What a capture wrote; the agent's last object.
 
     :param packs: of the whole image in its order, older ones as well.
-    :param codec_level: None for a codec without levels.
+    :param codec_level: None for a codec without levels, or when it was
+        chosen on the way.
+    :param regions: how the parts of the disk were read.
+    :param unreadable: in the order of the disk; not empty in a *degraded*
+        snapshot only.
     :param timings: seconds, by phase.
     :param software: versions, by program.
+    :param checkpoints: written on the way; of no use any more.
     """
 
     snapshot: str
@@ -161,12 +231,17 @@ class CaptureReport:
     map: ObjectRecord
     head: ObjectRecord
     totals: Totals
+    regions: tuple[Region, ...]
+    unreadable: tuple[Unreadable, ...]
     timings: dict[str, float]
     software: dict[str, str]
+    checkpoints: int = 0
     version: int = REPORT_VERSION
 
     def __post_init__(self) -> None:
         layout.validate_uuid(self.snapshot)
+        geometry.between(
+            'checkpoints', self.checkpoints, 0, layout.MAX_CHECKPOINTS)
         _check_contents(self)
 
     def to_bytes(self) -> bytes:
@@ -245,6 +320,8 @@ class Manifest:
     map: ObjectRecord
     head: ObjectRecord
     totals: Totals
+    regions: tuple[Region, ...]
+    unreadable: tuple[Unreadable, ...]
     timings: dict[str, float]
     software: dict[str, str]
     features: tuple[str, ...] = ()
@@ -271,10 +348,16 @@ class Manifest:
         """
         taken = {field.name: getattr(report, field.name)
                  for field in dataclasses.fields(report)
-                 if field.name not in ('version', 'snapshot', 'software')}
+                 if field.name not in (
+                     'version', 'snapshot', 'software', 'checkpoints')}
         return cls(id=report.snapshot,
                    software={**report.software, **(software or {})},
                    **taken, **fields)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something of the disk is missing."""
+        return bool(self.unreadable)
 
     def to_bytes(self, mac_key: bytes | None) -> bytes:
         """Encode; without a key anybody could have written it."""
@@ -342,6 +425,15 @@ def _check_contents(record: CaptureReport | Manifest) -> None:
         raise errors.InvalidValue(
             'virtual bytes', record.totals.virtual_bytes,
             f'the disk has {record.disk.size} bytes')
+    if len(record.unreadable) > MAX_UNREADABLE:
+        raise errors.InvalidValue(
+            'unreadable runs', len(record.unreadable),
+            f'there are more than {MAX_UNREADABLE}')
+    runs: list[Region | Unreadable] = [*record.regions, *record.unreadable]
+    for run in runs:
+        if run.start + run.length > record.disk.size:
+            raise errors.InvalidValue(
+                'run', run, f'the disk has {record.disk.size} bytes')
     named = {(pack.attempt, pack.name) for pack in record.packs}
     if len(named) != len(record.packs):
         raise errors.InvalidValue('packs', '(a list)', 'one is there twice')

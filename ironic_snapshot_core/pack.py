@@ -12,7 +12,7 @@ a part of a qcow2 image, so its size is a multiple of C.
 """
 
 import dataclasses
-import hashlib
+import mmap
 import typing
 
 from ironic_snapshot_core import codec as codecs
@@ -48,25 +48,29 @@ class PackEntry:
 class BuiltPack:
     """A pack ready to be stored.
 
-    :param etag: MD5, in hex, as Swift has it.
-    :param sha256: in hex.
+    :param data: in the buffer that was given to build it in.
     :param order: for each position in the pack, as which cluster it had
         been added, counted from 0.
     :param entries: in pack order.
     """
 
-    data: bytes
-    etag: str
-    sha256: str
+    data: memoryview
     order: tuple[int, ...]
     entries: tuple[PackEntry, ...]
+
+
+def room_needed(cluster_size: int, target_size: int) -> int:
+    """Tell how large a pack can become, in bytes."""
+    size = -(-target_size // cluster_size) * cluster_size + cluster_size
+    return max(size, -(-MIN_SIZE // cluster_size) * cluster_size)
 
 
 class PackBuilder:
     """Collects clusters until there are enough for a pack.
 
-    Takes ``target_size`` of memory plus one cluster, and as much again
-    while building.
+    They are copied into memory of its own, and from there into the pack:
+    both are large buffers that are used again and again, because getting
+    new memory takes ten times longer than copying.
 
     :param cluster_size: in bytes.
     :param target_size: in bytes; the pack is full from there on.
@@ -80,8 +84,11 @@ class PackBuilder:
                 f'it is not in {cluster_size}..{MAX_SIZE}')
         self._cluster_size = cluster_size
         self._target_size = target_size
-        self._raw: list[tuple[int, bytes, PackEntry]] = []
-        self._compressed: list[tuple[int, bytes, PackEntry]] = []
+        self._gathered = memoryview(
+            mmap.mmap(-1, target_size + cluster_size))
+        # (as which it was added, start in the memory above, entry)
+        self._raw: list[tuple[int, int, PackEntry]] = []
+        self._compressed: list[tuple[int, int, PackEntry]] = []
         self._size = 0
 
     def __len__(self) -> int:
@@ -91,12 +98,12 @@ class PackBuilder:
     def full(self) -> bool:
         return self._size >= self._target_size
 
-    def add(self, blob_or_raw: bytes, digest: bytes,
+    def add(self, blob_or_raw: bytes | memoryview, digest: bytes,
             compressed: bool) -> None:
-        """Add a cluster.
+        """Add a cluster to a pack that is not full.
 
         :param blob_or_raw: what a codec made of it, or, when that gave
-            None, the whole cluster. It is kept, not copied.
+            None, the whole cluster. It is copied.
         :param digest: of the plaintext.
         :raises InvalidValue: its length is impossible.
         """
@@ -108,26 +115,33 @@ class PackBuilder:
                 'length of a cluster in a pack', length,
                 f'the cluster size is {self._cluster_size}')
         items = self._compressed if compressed else self._raw
-        items.append((len(self), blob_or_raw,
+        items.append((len(self), self._size,
                       PackEntry(digest, length, compressed)))
+        self._gathered[self._size:self._size + length] = blob_or_raw
         self._size += length
 
-    def build(self) -> BuiltPack:
+    def build(self, room: memoryview | None = None) -> BuiltPack:
         """Make the pack, and forget the clusters.
 
-        :raises InvalidValue: there are none.
+        :param room: where to; :func:`room_needed` bytes will do. None: in
+            new memory.
+        :raises InvalidValue: there are no clusters.
         """
         items = self._raw + self._compressed
         if not items:
             raise errors.InvalidValue('pack', '(empty)', 'it has no cluster')
         size = max(self._size, MIN_SIZE)
-        padding = -(-size // self._cluster_size) * self._cluster_size \
-            - self._size
+        size = -(-size // self._cluster_size) * self._cluster_size
+        data = memoryview(bytearray(size)) if room is None else room[:size]
+        end = 0
+        for _, start, entry in items:
+            data[end:end + entry.length] = \
+                self._gathered[start:start + entry.length]
+            end += entry.length
+        data[end:] = bytes(size - end)
         self._raw, self._compressed, self._size = [], [], 0
-        data = b''.join([blob for _, blob, _ in items] + [bytes(padding)])
         return BuiltPack(
-            data, hashlib.md5(data, usedforsecurity=False).hexdigest(),
-            hashlib.sha256(data).hexdigest(),
+            data.toreadonly(),
             tuple(number for number, _, _ in items),
             tuple(entry for _, _, entry in items))
 

@@ -62,13 +62,14 @@ class Placement(typing.NamedTuple):
 
 def build_head(disk_size: int, cluster_size: int, codec: codecs.Codec,
                packs: typing.Sequence[int],
-               clusters: typing.Iterable[Placement]) -> bytes:
+               clusters: typing.Iterable[tuple[int, int, int, int, bool]]
+               ) -> bytes:
     """Build what must stand before the packs.
 
     :param disk_size: in bytes, a multiple of 512.
     :param packs: sizes in bytes, multiples of the cluster size.
-    :param clusters: in guest order, those that are not zero. Plain tuples
-        will do.
+    :param clusters: in guest order, those that are not zero: each a
+        :class:`Placement`, or a plain tuple like one.
     :returns: a multiple of the cluster size.
     :raises InvalidValue: it makes no sense.
     """
@@ -187,7 +188,7 @@ _Tables: typing.TypeAlias = 'list[tuple[int, array.array[int]]]'
 
 
 def _place(disk_size: int, cluster_size: int, packs: typing.Sequence[int],
-           clusters: typing.Iterable[Placement]
+           clusters: typing.Iterable[tuple[int, int, int, int, bool]]
            ) -> tuple[_Tables, 'array.array[int]', set[int]]:
     """Fill L2 tables, and count references to the packs' host clusters.
 

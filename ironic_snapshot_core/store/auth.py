@@ -51,15 +51,30 @@ class TokenAuth(requests.auth.AuthBase):
 class GrantAuth(requests.auth.AuthBase):
     """Adds the signature that covers the request.
 
-    A request no permission covers is not even sent.
+    A request no permission covers is not even sent. Any thread may renew the
+    grant while others send.
     """
 
     def __init__(self, grant: grants.Grant) -> None:
+        #: The newest.
         self.grant = grant
         self._path = urllib.parse.urlsplit(grant.container_url).path + '/'
 
+    def renew(self, grant: grants.Grant) -> None:
+        """Use another grant from now on.
+
+        :raises InvalidValue: it is one for another container.
+        """
+        if grant.container_url != self.grant.container_url:
+            raise errors.InvalidValue(
+                'grant', '(not shown)',
+                'it is for another container than the one before')
+        self.grant = grant
+
     def __call__(self, request: requests.PreparedRequest
                  ) -> requests.PreparedRequest:
+        # Another thread may put a newer one there meanwhile.
+        grant = self.grant
         method = request.method or ''
         parts = urllib.parse.urlsplit(request.url or '')
         path = str(parts.path)
@@ -70,13 +85,13 @@ class GrantAuth(requests.auth.AuthBase):
         if parts.query or not path.startswith(self._path):
             raise errors.NotSupported(
                 method.lower(), name, 'a grant is not enough for this')
-        permission = self.grant.find(method, name)
+        permission = grant.find(method, name)
         if permission is None:
             raise errors.NotSupported(
                 method.lower(), name, 'the grant does not cover it')
         query = urllib.parse.urlencode({
             'temp_url_sig': permission.secret,
-            'temp_url_expires': self.grant.expires,
+            'temp_url_expires': grant.expires,
             'temp_url_prefix': permission.prefix,
         }, safe='/')
         request.url = parts._replace(query=query).geturl()

@@ -10,6 +10,7 @@ import typing
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import base
+from ironic_snapshot_core.store import renewal as renewals
 
 LOG = logging.getLogger(__name__)
 
@@ -54,17 +55,20 @@ class RetryingStore(base.Store):
 
     :param store: does the work.
     :param random: gives numbers from 0 to 1.
+    :param renewal: of the store's grant, if it may expire on the way. The
+        time it takes to get a fresh one does not count for the policy.
     """
 
     def __init__(self, store: base.Store,
                  policy: RetryPolicy = RetryPolicy(),
                  clock: clocks.Clock | None = None,
-                 random: typing.Callable[[], float] = randoms.random
-                 ) -> None:
+                 random: typing.Callable[[], float] = randoms.random,
+                 renewal: renewals.Renewal | None = None) -> None:
         self._store = store
         self._policy = policy
         self._clock = clock or clocks.SystemClock()
         self._random = random
+        self._renewal = renewal
 
     def put(self, name: str, data: base.Data) -> base.ObjectInfo:
         return self._retry(lambda: self._store.put(name, data))
@@ -88,7 +92,8 @@ class RetryingStore(base.Store):
                 yield chunk
             return
         except errors.StoreError as e:
-            if not e.retryable:
+            expired = isinstance(e, renewals.EXPIRED)
+            if not (e.retryable or (expired and self._renewal)):
                 raise
             LOG.warning('%s Going on at byte %s.', e, done)
         # The rest in ranges, of the same object.
@@ -127,7 +132,10 @@ class RetryingStore(base.Store):
     # Private
 
     def _retry(self, call: typing.Callable[[], T]) -> T:
-        return retry(call, self._policy, self._clock, self._random)
+        if self._renewal is None:
+            return retry(call, self._policy, self._clock, self._random)
+        return self._renewal.run(
+            lambda: retry(call, self._policy, self._clock, self._random))
 
 
 def retry(call: typing.Callable[[], T], policy: RetryPolicy = RetryPolicy(),

@@ -41,16 +41,19 @@ class SwiftStore(base.Store):
     :param timeout: seconds to connect, seconds without any byte.
     :param pool_size: number of threads that use it at a time.
     :param clock: for telling an expired grant from another.
+    :param pace: called with the size of each piece before it is sent, to
+        wait; such as :meth:`limit.RateLimit.take`.
     """
 
     def __init__(self, container_url: str, auth: requests.auth.AuthBase,
                  verify: bool | str = True,
                  timeout: tuple[float, float] = swift_http.TIMEOUT_S,
                  pool_size: int = swift_http.POOL_SIZE,
-                 clock: clocks.Clock | None = None) -> None:
+                 clock: clocks.Clock | None = None,
+                 pace: typing.Callable[[int], None] | None = None) -> None:
         self._container = swift_http.Container(
             container_url, auth, verify, timeout, pool_size,
-            clock or clocks.SystemClock())
+            clock or clocks.SystemClock(), pace)
 
     def put(self, name: str, data: base.Data) -> base.ObjectInfo:
         layout.validate_name(name)

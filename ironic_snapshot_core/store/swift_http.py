@@ -79,17 +79,25 @@ class Request:
 
 
 class Body:
-    """A buffer that requests sends piece by piece, and again if need be."""
+    """A buffer that requests sends piece by piece, and again if need be.
 
-    def __init__(self, data: base.Data) -> None:
+    :param pace: called with the size of each piece before it is sent.
+    """
+
+    def __init__(self, data: base.Data,
+                 pace: typing.Callable[[int], None] | None = None) -> None:
         self._view = memoryview(data).cast('B')
+        self._pace = pace
 
     def __len__(self) -> int:
         return len(self._view)
 
     def __iter__(self) -> typing.Iterator[memoryview]:
         for start in range(0, len(self._view), SEND_SIZE):
-            yield self._view[start:start + SEND_SIZE]
+            piece = self._view[start:start + SEND_SIZE]
+            if self._pace is not None:
+                self._pace(len(piece))
+            yield piece
 
 
 class Container:
@@ -100,16 +108,19 @@ class Container:
 
     :param verify: False, True, or a file with CA certificates.
     :param timeout: seconds to connect, seconds without any byte.
+    :param pace: called with the size of each piece before it is sent.
     """
 
     def __init__(self, url: str, auth: requests.auth.AuthBase,
                  verify: bool | str, timeout: tuple[float, float],
-                 pool_size: int, clock: clocks.Clock) -> None:
+                 pool_size: int, clock: clocks.Clock,
+                 pace: typing.Callable[[int], None] | None = None) -> None:
         self.url = grants.validate_container_url(url)
         self.name = self.url.rpartition('/')[2]
         self._auth = auth
         self._timeout = timeout
         self._clock = clock
+        self._pace = pace
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = verify
@@ -161,7 +172,8 @@ class Container:
 
     def _send(self, request: Request) -> 'Answer':
         url = f'{self.url}/{request.name}' if request.name else self.url
-        data: typing.Any = Body(request.data) if len(request.data) else None
+        data: typing.Any = (
+            Body(request.data, self._pace) if len(request.data) else None)
         try:
             return Answer(self, request, self._session.request(
                 request.method, url, params=dict(request.params),

@@ -19,6 +19,8 @@ CODES = {
     'UnsupportedVersion': 'unsupported-version',
     'UnsupportedFeature': 'unsupported-feature',
     'Cancelled': 'cancelled',
+    'CaptureRunning': 'capture-running',
+    'Stalled': 'stalled',
     'StoreError': 'store-error',
     'ObjectMissing': 'object-missing',
     'ContainerMissing': 'container-missing',
@@ -37,6 +39,11 @@ CODES = {
     'DiskChanged': 'disk-changed',
     'DiskUnsuitable': 'disk-unsuitable',
     'DiskReadError': 'disk-read-error',
+    'RepositoryUnsuitable': 'repository-unsuitable',
+    'CredentialsMissing': 'credentials-missing',
+    'SnapshotMissing': 'snapshot-missing',
+    'SnapshotAmbiguous': 'snapshot-ambiguous',
+    'OutputFailed': 'output-failed',
 }
 
 EXAMPLES = [
@@ -46,7 +53,14 @@ EXAMPLES = [
     errors.UnsupportedVersion('The manifest', 2, 1),
     errors.UnsupportedFeature('The manifest', ['a', 'b']),
     errors.Cancelled(),
+    errors.CaptureRunning('33333333-3333-4333-8333-333333333333'),
+    errors.Stalled('nothing was read', 600),
     errors.DiskReadError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
+    errors.RepositoryUnsuitable('swift:', 'it is no container'),
+    errors.CredentialsMissing('the password is wrong'),
+    errors.SnapshotMissing('golden'),
+    errors.SnapshotAmbiguous('golden', ['1', '2']),
+    errors.OutputFailed('a.raw', 'it exists'),
 ] + [
     cls('put', 'v1/pack-000001', 'the store said no', 403, 2.0)
     for cls in (errors.StoreError, *errors.StoreError.__subclasses__())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of bytes."""
+"""Ranges of data against a plain set of bytes."""
 
 import pytest
 from hypothesis import given
@@ -7,73 +7,72 @@ from hypothesis import strategies as st
 
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import extent
-from ironic_snapshot_core.extent import Extent
-from ironic_snapshot_core.extent import Kind
 
-KINDS = {'A': Kind.DATA, '0': Kind.ZERO, '-': Kind.HOLE}
+SIZE = 200
 
 
-def picture(text):
-    """Give an extent for each letter."""
-    return [Extent(n, 1, KINDS[each]) for n, each in enumerate(text)]
+@st.composite
+def ranges(draw):
+    pairs = draw(st.lists(st.tuples(
+        st.integers(0, SIZE), st.integers(0, 40))))
+    return sorted((start, min(start + length, SIZE))
+                  for start, length in pairs)
 
 
-def draw(extents):
-    names = {kind: name for name, kind in KINDS.items()}
-    return ' '.join(names[each.kind] * each.length for each in extents)
+def build(pairs, **kwargs):
+    extents = extent.DataExtents(**kwargs)
+    for start, end in pairs:
+        extents.add(start, end)
+    return extents
 
 
-@pytest.mark.parametrize('before, after', [
-    ('', ''), ('A', 'A'), ('AAA', 'AAA'), ('AA0--A', 'AA 0 -- A'),
-    ('0A0', '0 A 0')])
-def test_merge_joins_neighbours_of_a_kind(before, after):
-    assert draw(extent.merge(picture(before))) == after
+def covered(pairs):
+    return {each for start, end in pairs for each in range(start, end)}
 
 
-def test_merge_keeps_gaps():
-    apart = [Extent(0, 1, Kind.DATA), Extent(2, 1, Kind.DATA)]
-    assert list(extent.merge(apart)) == apart
+@given(ranges())
+def test_it_holds_what_was_added(pairs):
+    extents = build(pairs)
+    assert covered(extents) == covered(pairs)
+    assert extents.size == len(covered(pairs))
+    found = list(extents)
+    assert len(extents) == len(found)
+    # Neighbours are joined: between two ranges there is a hole.
+    assert all(one[1] < two[0]
+               for one, two in zip(found, found[1:], strict=False))
 
 
-@pytest.mark.parametrize('second', [0, 5, 9])
-def test_merge_refuses_what_overlaps(second):
-    with pytest.raises(errors.InvalidValue):
-        list(extent.merge([Extent(0, 10, Kind.DATA),
-                           Extent(second, 3, Kind.DATA)]))
+@given(ranges(), st.integers(1, 50))
+def test_clusters_are_those_with_any_data(pairs, cluster_size):
+    runs = list(build(pairs).clusters(cluster_size))
+    found = [each for first, count in runs
+             for each in range(first, first + count)]
+    assert found == sorted({each // cluster_size
+                            for each in covered(pairs)})
+    assert all(one[0] + one[1] < two[0]
+               for one, two in zip(runs, runs[1:], strict=False))
 
 
-@pytest.mark.parametrize('start, length', [(-1, 1), (0, 0), (0, -1)])
-def test_no_extent_is_negative_or_empty(start, length):
-    with pytest.raises(errors.InvalidValue):
-        Extent(start, length, Kind.DATA)
+@given(ranges(), st.integers(0, SIZE), st.integers(0, SIZE))
+def test_holes_are_the_rest(pairs, start, length):
+    extents = build(pairs)
+    end = start + length
+    assert (covered(extents.holes(start, end))
+            == set(range(start, end)) - covered(pairs))
 
 
-runs = st.builds(Extent, st.integers(0, 2**40), st.integers(1, 10_000),
-                 st.sampled_from(Kind))
-units = st.sampled_from([512, 4096, 65536])
+@given(ranges(), st.integers(4, 8))
+def test_few_ranges_lose_holes_and_never_data(pairs, most):
+    extents = build(pairs, max_ranges=most)
+    assert len(extents) <= most
+    assert covered(pairs) <= covered(extents)
 
 
-@given(runs, units)
-def test_align_covers_and_is_minimal(run, n):
-    found = extent.align(run, n)
-    assert found.start % n == found.end % n == 0
-    assert found.start <= run.start < found.start + n
-    assert found.end - n < run.end <= found.end
-    assert found.kind is run.kind
+def test_it_refuses_disorder():
+    extents = build([(10, 20)])
+    with pytest.raises(errors.InvalidValue, match='before the one before'):
+        extents.add(5, 8)
 
 
-@given(runs, st.sampled_from([7, 512, 4096]))
-def test_split_tiles_exactly(run, n):
-    pieces = list(extent.split(run, n))
-    assert list(extent.merge(pieces)) == [run]
-    for piece in pieces:
-        assert piece.start // n == (piece.end - 1) // n
-    assert all(piece.start % n == 0 for piece in pieces[1:])
-
-
-@given(st.text('A0-', max_size=50))
-def test_merge_loses_nothing(text):
-    merged = list(extent.merge(picture(text)))
-    assert draw(merged).replace(' ', '') == text
-    for one, two in zip(merged, merged[1:], strict=False):
-        assert one.kind is not two.kind
+def test_whole():
+    assert list(extent.whole(512)) == [(0, 512)]

@@ -23,17 +23,21 @@ DISK = manifest.Disk(
     name='/dev/sda')
 PACK = manifest.PackRecord(
     attempt=A, name='pack-000001', size=64 * MiB, etag='a' * 32,
-    sha256='b' * 64, clusters=700, live_bytes=60 * MiB)
+    digest='b' * 64, clusters=700, live_bytes=60 * MiB)
 OBJECT = manifest.ObjectRecord(size=256 * KiB, etag='c' * 32,
                                digest='d' * 64)
 TOTALS = manifest.Totals(
-    virtual_bytes=10 * GiB, read_bytes=5 * GiB, zero_bytes=4 * GiB,
-    data_bytes=1 * GiB, stored_bytes=64 * MiB, clusters=4096,
-    new_clusters=700)
+    virtual_bytes=10 * GiB, used_bytes=5 * GiB, read_bytes=5 * GiB,
+    zero_bytes=4 * GiB, data_bytes=1 * GiB, stored_bytes=64 * MiB,
+    clusters=4096, new_clusters=700)
+REGION = manifest.Region(
+    start=1 * MiB, length=9 * GiB, name='partition 1', content='ext4',
+    method='allocated', reason='', used_bytes=4 * GiB)
 REPORT = manifest.CaptureReport(
     snapshot=A, disk=DISK, cluster_size=256 * KiB, codec='zstd',
     codec_level=1, digest='blake3-256', packs=(PACK,), index=OBJECT,
-    map=OBJECT, head=OBJECT, totals=TOTALS,
+    map=OBJECT, head=OBJECT, totals=TOTALS, regions=(REGION,),
+    unreadable=(manifest.Unreadable(4096, 512),),
     timings={'read': 1.5, 'total': 2}, software={'agent': '1.0'})
 
 
@@ -70,7 +74,8 @@ def test_a_manifest_comes_back(key):
 def test_a_manifest_has_what_the_report_has():
     found = make()
     for field in dataclasses.fields(REPORT):
-        if field.name not in ('snapshot', 'software', 'version'):
+        if field.name not in ('snapshot', 'software', 'version',
+                              'checkpoints'):
             assert getattr(found, field.name) == getattr(REPORT, field.name)
     assert found.id == REPORT.snapshot
     assert found.software == {'agent': '1.0', 'conductor': '2.0'}
@@ -137,7 +142,7 @@ def test_an_unknown_feature_is_refused_by_its_name():
     (('packs', 0, 'size'), 6 * GiB),
     (('packs', 0, 'etag'), 'A' * 32),
     (('packs', 0, 'etag'), '"' + 'a' * 31),
-    (('packs', 0, 'sha256'), 'b' * 63),
+    (('packs', 0, 'digest'), 'b' * 63),
     (('packs', 0, 'clusters'), -1),
     (('packs', 0, 'live_bytes'), 65 * MiB),
     (('packs', 0, 'url'), 'http://x'),

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turning what a ramdisk has uploaded into a snapshot.
+"""Turning what a capture has stored into a snapshot.
 
-The ramdisk is trusted with the bytes of one disk and with nothing else: it
-chose no name, and what it reports is compared with what Swift holds. The
-manifest is the commit point. It is written last; before it nobody sees a
+Whoever captured is trusted with the bytes of one disk and with nothing else:
+it chose no name, and what it reports is compared with what the store holds.
+The manifest is the commit point. It is written last; before it nobody sees a
 snapshot, and after it every byte is known to be stored.
 """
+
+import dataclasses
+import logging
 from collections.abc import Sequence
 from concurrent import futures
-import dataclasses
 from typing import Any
 
-from oslo_log import log
-
-from ironic.common import metrics_utils
-from ironic_snapshot import catalogue
-from ironic_snapshot.conf import CONF
+from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
@@ -28,16 +26,18 @@ from ironic_snapshot_core.manifest import Manifest
 from ironic_snapshot_core.manifest import ObjectRecord
 from ironic_snapshot_core.store.base import Segment, Store
 
-LOG = log.getLogger(__name__)
-METRICS = metrics_utils.get_metrics_logger(__name__)
+LOG = logging.getLogger(__name__)
+
+#: Requests at a time while objects are checked.
+WORKERS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Intent:
-    """What the conductor knows of the snapshot, beside the report.
+    """What is known of the snapshot beside the report.
 
-    :ivar report: size, etag and digest of the report object.
-    :ivar facts: fields of the manifest that the report does not have.
+    :param report: size, etag and digest of the report object.
+    :param facts: fields of the manifest that the report does not have.
     """
 
     lineage: layout.Lineage
@@ -46,20 +46,23 @@ class Intent:
     facts: dict[str, Any]
 
 
-@METRICS.timer('snapshot.commit')
-def commit(store: Store, intent: Intent) -> Manifest:
-    """Check what was uploaded and make it a snapshot.
+def commit(store: Store, intent: Intent, mac_key: bytes | None,
+           workers: int = WORKERS) -> Manifest:
+    """Check what was stored and make it a snapshot.
 
     Doing it twice is safe: the second time finds the manifest.
 
-    :param store: with the conductor's own rights.
-    :raises: Corrupted when an object is not what the ramdisk reported, or
-        the report is not about this snapshot.
-    :raises: StoreError when Swift refuses or does not answer; nothing is
+    :param store: with more rights than the capture had.
+    :param mac_key: proves later who committed; None for a local repository.
+    :param workers: requests at a time.
+    :raises Corrupted: an object is not what was reported, or the report is
+        not about this snapshot.
+    :raises StoreError: the store refuses or does not answer; nothing is
         committed then.
     """
     try:
-        manifest = catalogue.read(store, intent.lineage, intent.snapshot)
+        manifest = catalogue.read(
+            store, intent.lineage, intent.snapshot, mac_key)
     except errors.ObjectMissing:
         pass
     else:
@@ -71,7 +74,7 @@ def commit(store: Store, intent: Intent) -> Manifest:
     _sweep(store, segments + [
         Segment(prefix + name, record.size, record.etag)
         for name, record in ((layout.INDEX, report.index),
-                             (layout.MAP, report.map))])
+                             (layout.MAP, report.map))], workers)
     _check_head(store, prefix, report)
     image = layout.image_name(intent.lineage, intent.snapshot)
     size = sum(segment.size for segment in segments)
@@ -86,10 +89,11 @@ def commit(store: Store, intent: Intent) -> Manifest:
         lineage=intent.lineage,
         image=ImageRecord(image, size),
         parent=None,
-        full_reason='the first snapshots of this release are all full',
+        full_reason='this release takes full snapshots only',
         **intent.facts)
     store.put(layout.manifest_name(intent.lineage, intent.snapshot),
-              manifest.to_bytes(CONF.snapshot.manifest_key.encode()))
+              manifest.to_bytes(mac_key))
+    _delete_checkpoints(store, prefix, report.checkpoints)
     return manifest
 
 
@@ -100,7 +104,7 @@ def _read_report(store: Store, intent: Intent) -> CaptureReport:
     found = DEFAULT_DIGEST.digest(data).hex()
     if len(data) != intent.report.size or found != intent.report.digest:
         raise errors.Corrupted(
-            what=name, reason='it is not the report that the ramdisk named')
+            what=name, reason='it is not the report that the capture named')
     report = CaptureReport.from_bytes(data)
     if report.snapshot != intent.snapshot:
         raise errors.Corrupted(
@@ -111,7 +115,7 @@ def _read_report(store: Store, intent: Intent) -> CaptureReport:
 
 def _segments(prefix: str, report: CaptureReport) -> list[Segment]:
     # A full snapshot stands on its own packs, numbered without a gap; the
-    # names are made here, so the ramdisk cannot point anywhere else.
+    # names are made here, so a report cannot point anywhere else.
     segments = [Segment(prefix + layout.HEAD, report.head.size,
                         report.head.etag)]
     for number, pack in enumerate(report.packs, start=1):
@@ -124,9 +128,10 @@ def _segments(prefix: str, report: CaptureReport) -> list[Segment]:
     return segments
 
 
-def _sweep(store: Store, expected: Sequence[Segment]) -> None:
+def _sweep(store: Store, expected: Sequence[Segment],
+           workers: int) -> None:
     """HEAD every object: there, whole, plain and not about to expire."""
-    with futures.ThreadPoolExecutor(CONF.snapshot.sweep_workers) as pool:
+    with futures.ThreadPoolExecutor(workers) as pool:
         for info, segment in zip(
                 pool.map(lambda segment: store.stat(segment.name), expected),
                 expected, strict=True):
@@ -141,6 +146,14 @@ def _sweep(store: Store, expected: Sequence[Segment]) -> None:
                 reason = 'it has an expiry date'
             if reason:
                 raise errors.Corrupted(what=segment.name, reason=reason)
+
+
+def _delete_checkpoints(store: Store, prefix: str, count: int) -> None:
+    try:
+        for number in range(1, count + 1):
+            store.delete(prefix + layout.checkpoint_name(number))
+    except errors.StoreError as e:
+        LOG.warning('Some checkpoints stay behind: %s', e)
 
 
 def _check_head(store: Store, prefix: str, report: CaptureReport) -> None:

@@ -24,6 +24,8 @@ class Disk(abc.ABC):
 
     #: What messages call the disk, e.g. ``/dev/sda``.
     name: str
+    #: Where programs find it, ``/dev/...`` or a file; None: nowhere.
+    path: str | None
     #: Size in bytes.
     size: int
     #: The unit of the disk's own addresses (LBA), in bytes.

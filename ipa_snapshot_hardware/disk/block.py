@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real block device, or a regular file that holds the same bytes."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -32,6 +33,8 @@ _FILE_SECTOR = 512
 # For what cannot be read directly into the caller's buffer. Must be a
 # multiple of every sector size; the largest seen is 64 KiB.
 _BOUNCE_SIZE = 1 * units.MiB
+# Places of a file that are looked up in the page cache.
+_CACHE_PROBES = 64
 
 
 class BlockDisk(base.Disk):
@@ -41,13 +44,15 @@ class BlockDisk(base.Disk):
     until it is closed; then it gets back what it had. It is read with
     O_DIRECT, past the page cache, so that imaging does not push the agent
     out of memory and a second read asks the medium again. Where O_DIRECT is
-    refused, as for many regular files, what was read is dropped from the
-    cache.
+    refused, and with regular files, what was read is dropped from the cache,
+    unless the file was there before.
 
     :param path: ``/dev/...`` or the path of a file.
     :param serial: serial number, if known better than sysfs does.
     :param wwn: world wide name, likewise.
     :param model: model, likewise.
+    :param file_sector_size: of the disk that a regular file was made for;
+        a device knows its own.
     :raises DiskNotFound: when there is nothing at the path.
     :raises DiskBusy: when somebody uses the disk or a part of it.
     :raises DiskUnsuitable: when it cannot be captured, e.g. no medium.
@@ -60,13 +65,16 @@ class BlockDisk(base.Disk):
         serial: str | None = None,
         wwn: str | None = None,
         model: str | None = None,
+        file_sector_size: int | None = None,
     ) -> None:
         self.name = path
+        self.path = path
         self._fd = -1
         self._was_read_only: bool | None = None
         self._bounce = mmap.mmap(-1, _BOUNCE_SIZE)
         found = self._stat()
         self._is_device = stat.S_ISBLK(found.st_mode)
+        self._file_sector_size = file_sector_size or _FILE_SECTOR
         kernel_name = ''
         if self._is_device:
             number = f'{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}'
@@ -147,6 +155,7 @@ class BlockDisk(base.Disk):
 
     def _open(self, kernel_name: str) -> None:
         flags = os.O_RDONLY | os.O_CLOEXEC
+        self._was_cached = False
         if not self._is_device:
             self._direct = False
             self._open_with(flags)
@@ -191,12 +200,14 @@ class BlockDisk(base.Disk):
 
     def _measure(self) -> None:
         self.size = self._read_size()
-        self.logical_sector_size = _FILE_SECTOR
-        self.physical_sector_size = _FILE_SECTOR
+        self.logical_sector_size = self._file_sector_size
+        self.physical_sector_size = self._file_sector_size
         self._mtime_ns = self._stat().st_mtime_ns
         if self._is_device:
             self.logical_sector_size = self._ioctl('i', _BLKSSZGET)
             self.physical_sector_size = self._ioctl('I', _BLKPBSZGET)
+        if not self._is_device:
+            self._was_cached = self._is_cached()
         if not self.size:
             raise errors.DiskUnsuitable(
                 device=self.name, reason='it has no medium, or is empty'
@@ -280,10 +291,21 @@ class BlockDisk(base.Disk):
             if not count:
                 raise OSError(errno.EIO, 'the disk ended early')
             done += count
-        if not self._direct:
+        if not self._direct and not self._was_cached:
             os.posix_fadvise(
                 self._fd, offset, len(view), os.POSIX_FADV_DONTNEED
             )
+
+    def _is_cached(self) -> bool:
+        """Tell whether somebody keeps this file in the page cache."""
+        byte = bytearray(1)
+        hits = 0
+        for number in range(_CACHE_PROBES):
+            offset = self.size * number // _CACHE_PROBES
+            # Nothing is read for it if it is not there.
+            with contextlib.suppress(OSError):
+                hits += os.preadv(self._fd, [byte], offset, os.RWF_NOWAIT)
+        return hits > _CACHE_PROBES * 3 // 4
 
     def _leave_direct(self) -> None:
         """Go on with the page cache.

@@ -36,6 +36,7 @@ class MemoryDisk(base.Disk):
         #: The content. Tests write here to play an active writer.
         self.content = bytearray(data)
         self.name = name
+        self.path = None
         self.size = len(data)
         self.logical_sector_size = logical_sector_size
         self.physical_sector_size = physical_sector_size

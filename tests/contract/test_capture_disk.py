@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a disk, kept by memory, files and block devices."""
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -396,3 +397,43 @@ class TestMemoryDiskErrors:
         with pytest.raises(errors.DiskReadError) as caught:
             disk.read_into(5000, bytearray(512))
         assert (caught.value.offset, caught.value.length) == (4608, 1024)
+
+
+class TestPageCache:
+    """It is left as it was found."""
+
+    SIZE = 8 * MiB
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / 'disk'
+        path.write_bytes(disks.random_bytes(self.SIZE))
+        with open(path, 'rb') as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return path
+
+    def cached(self, path):
+        """Tell the share of a file that is in the page cache."""
+        hits = 0
+        with open(path, 'rb') as file:
+            for offset in range(0, self.SIZE, 64 * 1024):
+                with contextlib.suppress(BlockingIOError):
+                    hits += os.preadv(
+                        file.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT
+                    )
+        return hits / (self.SIZE // (64 * 1024))
+
+    def read(self, path):
+        with block.BlockDisk(str(path)) as disk:
+            for offset in range(0, self.SIZE, MiB):
+                disk.read_into(offset, mmap.mmap(-1, MiB))
+
+    def test_what_was_not_there_is_dropped(self, path):
+        self.read(path)
+        assert self.cached(path) < 0.2
+
+    def test_what_was_there_stays(self, path):
+        path.read_bytes()
+        self.read(path)
+        assert self.cached(path) > 0.8

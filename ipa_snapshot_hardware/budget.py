@@ -4,18 +4,24 @@
 A ramdisk lives in the memory it works in, so a capture keeps to a stated
 bound, all in bytes::
 
-    memory = OVERHEAD + clusters * GATHERED_PER_CLUSTER
+    memory = OVERHEAD + clusters * GATHERED_PER_CLUSTER + ranges * PER_RANGE
            + the larger of capturing and encoding
 
-    capturing = (workers + 3) * read_size + reads * cluster_size
+    capturing = 2 * reads * read_size
               + workers * codec_memory
               + (uploads + 1) * (pack_size + cluster_size)
     encoding  = clusters * ENCODING_PER_CLUSTER
 
-    reads = workers + 2: one at each worker, one read ahead, one collected;
-    the reader's own buffer makes it workers + 3
+    clusters: those that hold data, whatever the size of the disk
+    ranges: of data, where the file systems say so; at most 4 million
+    reads = workers + 4: one at each worker, others read ahead or collected;
+    each takes its buffer, and what is made of it as much again
     uploads + 1: a pack at each uploader, or about to be, and the clusters
     that are gathered for the next
+
+With 2 workers and 256 KiB clusters that is 270 MiB and 108 bytes for each
+cluster with data; it is fitted twice, before and after the disk was looked
+at.
 """
 
 import dataclasses
@@ -33,8 +39,11 @@ PROC = pathlib.Path('/proc')
 
 # Large enough for a disk to stream, small enough to balance the workers.
 READ_SIZE = 4 * units.MiB
-# Kept between the reader and the collector beside what the workers hold.
-_READ_AHEAD = 2
+# Kept between the reader and the collector beside what the workers hold: one
+# read ahead, one collected, and more so that a worker need not wait while the
+# other has the harder clusters.
+_READ_AHEAD = 4
+_LEAST_READ_AHEAD = 2
 # An automatic budget leaves the rest of the memory to the agent ...
 _SHARE_OF_AVAILABLE = 2
 # ... and, but for what large disks need, does not grow without bounds.
@@ -45,12 +54,13 @@ _MOST_WORKERS = 16
 _UPLOADS = 2
 # Smaller packs would be slowed down by Swift when they are joined.
 _SMALLEST_PACK = 1 * units.MiB
-# Numbers, slots, digests (twice: to find equal ones, and by pack), offsets and
-# a table that is at least 3/8 full; measured 86 bytes and calculated 91.
-GATHERED_PER_CLUSTER = 96
-# The same once more, as index, then as map, then as head; measured 77 bytes
-# for the index, which is the largest.
-ENCODING_PER_CLUSTER = 96
+# Digest, cluster, slot, offset and a table that is at most 7/8 full: 32 + 4 +
+# 4 + 4 + 32/7 bytes, and what growing arrays take beyond; measured 51.
+GATHERED_PER_CLUSTER = 52
+# The digests once more, as index; the map and the head take less.
+ENCODING_PER_CLUSTER = 56
+# Start and end, and for the second look first cluster and count.
+PER_RANGE = 26
 # What zlib documents for the largest window and memory level.
 _ZLIB_CONTEXT = 256 * units.KiB
 # Stacks of the threads, connections, fragmentation of the heap; measured.
@@ -67,6 +77,7 @@ class Budget:
 
     workers: int
     uploads: int
+    read_ahead: int
     read_size: int
     pack_size: int
     memory: int
@@ -75,7 +86,7 @@ class Budget:
     @property
     def reads(self) -> int:
         """Reads in flight."""
-        return self.workers + _READ_AHEAD
+        return self.workers + self.read_ahead
 
 
 def plan(
@@ -88,10 +99,12 @@ def plan(
     memory_limit: int = 0,
     proc: pathlib.Path = PROC,
 ) -> Budget:
-    """Fit a capture into the memory there is.
+    """Fit a capture into the memory there is, before the disk is looked at.
 
-    Uploads are given up first, then workers, then the size of packs.
+    Reading ahead is given up first, then uploads, then workers, then the
+    size of packs.
 
+    :param disk_size: in bytes; nothing is known yet of what is in use.
     :param pack_size: wanted size of a pack in bytes.
     :param workers: the most workers wanted; 0: one for each processor.
     :param memory_limit: the most memory to use, in bytes; 0: half of what
@@ -100,18 +113,57 @@ def plan(
     """
     clusters = reader.count_clusters(disk_size, cluster_size)
     limit = memory_limit or _automatic_limit(clusters, proc)
-    codec_memory = _codec_memory(codec, cluster_size)
     workers = min(workers or len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    uploads = _UPLOADS
+    wanted = Budget(
+        workers, _UPLOADS, _READ_AHEAD, READ_SIZE, pack_size, 0, limit
+    )
+    return fit(wanted, cluster_size=cluster_size, codec=codec)
+
+
+def fit(
+    allowed: Budget,
+    *,
+    cluster_size: int,
+    codec: codecs.Codec,
+    clusters: int = 0,
+    ranges: int = 0,
+) -> Budget:
+    """Fit it again, now that it is known what there is to read.
+
+    :param codec: the one that takes most memory, if it may change.
+    :param clusters: with data.
+    :param ranges: of data.
+    :raises InvalidValue: when not even one worker fits.
+    """
+    workers, uploads = allowed.workers, allowed.uploads
+    read_ahead = allowed.read_ahead
+    pack_size, limit = allowed.pack_size, allowed.limit
+    codec_memory = _codec_memory(codec, cluster_size)
     while True:
-        memory = _bound(
-            workers, uploads, pack_size, cluster_size, clusters, codec_memory
+        capturing = (
+            2 * (workers + read_ahead) * allowed.read_size
+            + workers * codec_memory
+            + (uploads + 1) * (pack_size + cluster_size)
+        )
+        memory = (
+            OVERHEAD
+            + clusters * GATHERED_PER_CLUSTER
+            + ranges * PER_RANGE
+            + max(capturing, clusters * ENCODING_PER_CLUSTER)
         )
         if memory <= limit:
             return Budget(
-                workers, uploads, READ_SIZE, pack_size, memory, limit
+                workers,
+                uploads,
+                read_ahead,
+                allowed.read_size,
+                pack_size,
+                memory,
+                limit,
             )
-        if uploads > 1:
+        if read_ahead > _LEAST_READ_AHEAD:
+            read_ahead -= 1
+        elif uploads > 1:
             uploads -= 1
         elif workers > 1:
             workers -= 1
@@ -139,26 +191,6 @@ def _codec_memory(codec: codecs.Codec, cluster_size: int) -> int:
         # The result is made in a buffer for the worst case, then copied.
         return context + cluster_size
     return _ZLIB_CONTEXT + cluster_size
-
-
-def _bound(
-    workers: int,
-    uploads: int,
-    pack_size: int,
-    cluster_size: int,
-    clusters: int,
-    codec_memory: int,
-) -> int:
-    reads = workers + _READ_AHEAD
-    capturing = (
-        (reads + 1) * READ_SIZE
-        + reads * cluster_size
-        + workers * codec_memory
-        + (uploads + 1) * (pack_size + cluster_size)
-    )
-    encoding = clusters * ENCODING_PER_CLUSTER
-    gathered = clusters * GATHERED_PER_CLUSTER
-    return OVERHEAD + gathered + max(capturing, encoding)
 
 
 def _automatic_limit(clusters: int, proc: pathlib.Path) -> int:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Index, map, head and report of a capture."""
 
-import hashlib
+import array
+import bisect
+import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -62,10 +64,14 @@ def store_document(
     store: stores.Store, name: str, data: bytes
 ) -> manifest.ObjectRecord:
     """Store a document; give what proves it to be this one."""
-    store.put(name, data)
+    return record(data, store.put(name, data).etag)
+
+
+def record(data: bytes, etag: str) -> manifest.ObjectRecord:
+    """Give what proves a document to be this one."""
     return manifest.ObjectRecord(
         size=len(data),
-        etag=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        etag=etag,
         digest=blake3.blake3(data).hexdigest(),
     )
 
@@ -75,7 +81,28 @@ def store_document(
 
 def _placements(
     content: contents.Content, index: indexes.Index
-) -> Iterator[qcow2.Placement]:
+) -> Iterator[tuple[int, int, int, int, bool]]:
+    """Give plain tuples like qcow2.Placement, in disk order.
+
+    Most clusters lie in the same pack as the one before.
+    """
+    first_slots = list(
+        itertools.accumulate((len(pack) for pack in index.packs), initial=0)
+    )
+    first = end = number = raw_count = 0
+    offsets = array.array('I')
     for cluster, slot in content:
-        pack, offset, length, compressed, _ = index.lookup(slot)
-        yield qcow2.Placement(cluster, pack, offset, length, compressed)
+        if not first <= slot < end:
+            number = bisect.bisect_right(first_slots, slot) - 1
+            first, end = first_slots[number : number + 2]
+            offsets = index.packs[number].offsets
+            raw_count = index.packs[number].raw_count
+        position = slot - first
+        start = offsets[position]
+        yield (
+            cluster,
+            number,
+            start,
+            offsets[position + 1] - start,
+            position >= raw_count,
+        )

@@ -2,27 +2,25 @@
 """Clusters that are stored already, found by digest in flat memory."""
 
 import array
+from collections.abc import Sequence
 
 # A place in the table that is taken by nobody.
 _EMPTY = 0xFFFFFFFF
 # The table is at most this full, so that a search stays a few steps long.
-_LOAD_NUMERATOR, _LOAD_DENOMINATOR = 3, 4
+_LOAD_NUMERATOR, _LOAD_DENOMINATOR = 7, 8
 _PLACE_SIZE = 4
 
 
 def memory_needed(clusters: int, digest_size: int) -> int:
     """Tell the memory of a full table, in bytes.
 
-    ``4 * table places + (digest size * 9 / 8) * clusters``; the places are
-    a power of two, at least 4/3 and at most 8/3 of the clusters. (A growing
-    bytearray takes up to an eighth more than it holds.)
+    ``4 * 8/7 * clusters + digest size * clusters``
     """
-    return _PLACE_SIZE * _places(clusters) + clusters * digest_size * 9 // 8
+    return _PLACE_SIZE * _places(clusters) + clusters * digest_size
 
 
 def _places(clusters: int) -> int:
-    wanted = clusters * _LOAD_DENOMINATOR // _LOAD_NUMERATOR + 1
-    return 1 << max(wanted - 1, 1).bit_length()
+    return clusters * _LOAD_DENOMINATOR // _LOAD_NUMERATOR + 1
 
 
 class KnownClusters:
@@ -35,7 +33,10 @@ class KnownClusters:
         digest --(its first 8 bytes)--> place -> number -> digests[number]
 
     One thread adds; any thread may search meanwhile. Such a search may miss
-    what is being added just then, and never finds what is not there.
+    what is being added or renumbered just then, and never finds what is not
+    there.
+
+    Memory is taken as it is filled, not in advance.
 
     :param capacity: the most clusters it can hold.
     :param digest_size: size of every digest in bytes.
@@ -46,9 +47,9 @@ class KnownClusters:
             raise ValueError(f'{capacity} clusters are too many')
         self._capacity = capacity
         self._size = digest_size
-        self._mask = _places(capacity) - 1
-        self._table = array.array('I', [_EMPTY]) * (self._mask + 1)
-        self._digests = bytearray()
+        self._places = _places(capacity)
+        self._table = array.array('I', [_EMPTY]) * self._places
+        self._digests = bytearray(capacity * digest_size)
         self._count = 0
 
     def __len__(self) -> int:
@@ -60,29 +61,61 @@ class KnownClusters:
         return None if number == _EMPTY else number
 
     def add(self, digest: bytes) -> int:
-        """Take in a cluster that is not known yet; return its number."""
+        """Return the number of a cluster, taking it in if it is new.
+
+        It is new if its number is what :func:`len` was before.
+        """
+        place = self._search(digest)
+        number = self._table[place]
+        if number != _EMPTY:
+            return number
         if self._count == self._capacity:
             raise ValueError(f'more than {self._capacity} clusters')
         number = self._count
-        place = self._search(digest)
         # In this order: who searches meanwhile must find the digest of any
         # number seen in the table.
-        self._digests += digest
+        self._digests[number * self._size : (number + 1) * self._size] = digest
         self._count += 1
         self._table[place] = number
         return number
+
+    def digest(self, number: int) -> bytes:
+        """Return the digest of a cluster."""
+        start = number * self._size
+        return bytes(self._digests[start : start + self._size])
+
+    def digests(self, first: int, count: int) -> memoryview:
+        """Give the digests of some clusters in the order of their numbers.
+
+        Not a copy: whoever looks at it keeps all of them in memory.
+        """
+        view = memoryview(self._digests).toreadonly()
+        return view[first * self._size : (first + count) * self._size]
+
+    def renumber(self, first: int, order: Sequence[int]) -> None:
+        """Give the latest clusters their numbers in another order.
+
+        :param first: of the numbers; all from there on are renumbered.
+        :param order: for each new number the old one, both less the first.
+        """
+        places = [
+            self._search(self.digest(first + number)) for number in order
+        ]
+        self._digests[first * self._size : self._count * self._size] = (
+            b''.join(self.digest(first + number) for number in order)
+        )
+        for number, place in enumerate(places, first):
+            self._table[place] = number
 
     # Private
 
     def _search(self, digest: bytes) -> int:
         """Find the place of a digest, or the empty one where it belongs."""
-        place = int.from_bytes(digest[:8], 'little') & self._mask
+        place = int.from_bytes(digest[:8], 'little') % self._places
         while True:
             number = self._table[place]
-            if number == _EMPTY or self._digest(number) == digest:
+            if number == _EMPTY or self.digest(number) == digest:
                 return place
-            place = (place + 1) & self._mask
-
-    def _digest(self, number: int) -> bytes:
-        start = number * self._size
-        return bytes(self._digests[start : start + self._size])
+            place += 1
+            if place == self._places:
+                place = 0

@@ -6,6 +6,8 @@ speaks the agent's errors. Everything else is in the other modules, which
 run without an agent.
 """
 
+import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -20,14 +22,15 @@ from oslo_log import log
 from ironic_snapshot_core import errors as core_errors
 from ironic_snapshot_core import redact
 from ironic_snapshot_core import units
-from ironic_snapshot_core.store import auth
+from ironic_snapshot_core.store import limit
+from ironic_snapshot_core.store import renewal
 from ironic_snapshot_core.store import retry
 from ironic_snapshot_core.store import swift
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
-from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import redaction
 from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware.disk import block
 
 CONF = cfg.CONF
@@ -55,6 +58,13 @@ _ARGSINFO = {
 _OPTIONAL_ARGSINFO = {
     'workers': 'Most worker threads; 0 for one each processor.',
     'memory_limit': 'Most memory to use in bytes; 0 for automatic.',
+    'all_blocks': 'Read everything, whatever the file systems say.',
+    'skip_gaps': 'Leave out the inside of large unpartitioned gaps.',
+    'allow_bad_sectors': 'Go on past what cannot be read, recording it.',
+    'adaptive_level': 'Choose the level of the compression on the way.',
+    'bandwidth_limit': 'Most bytes to send per second; 0 for no limit.',
+    'io_priority': 'Priority of reading: normal, low or idle.',
+    'slice_seconds': 'Seconds after which the step answers.',
 }
 
 
@@ -64,7 +74,11 @@ class SnapshotHardwareManager(hardware.HardwareManager):
     HARDWARE_MANAGER_NAME = 'SnapshotHardwareManager'
     # Raised when the arguments or the result of a step change; Ironic starts
     # over when it differs within one service operation.
-    HARDWARE_MANAGER_VERSION = '1'
+    HARDWARE_MANAGER_VERSION = '2'
+
+    def __init__(self):
+        super().__init__()
+        self._sessions = session.Sessions()
 
     def evaluate_hardware_support(self):
         # The agent's logging is set up by now, and no command has come yet.
@@ -90,19 +104,26 @@ class SnapshotHardwareManager(hardware.HardwareManager):
         ]
 
     def snapshot(self, node, ports, **args):
-        """Capture the root disk.
+        """Capture the root disk, or go on with it, for one slice.
+
+        The capture runs in the background and outlives the step: see
+        :mod:`session`.
 
         :param node: the node, as Ironic sends it.
         :param ports: its ports; not used.
         :param args: see :mod:`request`; the grant in it is emptied.
-        :returns: a small dict, see :func:`capture.summarise`.
+        :returns: a small dict: when ``more`` is true, how far the capture
+            is; else see :func:`capture.summarise`.
         :raises CommandExecutionError: with our error's code in brackets.
         """
         redaction.install()
         try:
             grant = request.take_grant(args)
             wanted = request.parse(args, grant)
-            return _capture(node, wanted, grant)
+            live = self._sessions.attend(
+                wanted, grant, functools.partial(_capture, node, wanted)
+            )
+            return _answer(wanted, live.wait(wanted.slice_seconds))
         except core_errors.Error as error:
             raise _command_error(error.code, error) from None
         except errors.RESTError:
@@ -121,7 +142,19 @@ def _command_error(code, error):
     return errors.CommandExecutionError(f'[{code}] {text}'[:_MESSAGE_LIMIT])
 
 
-def _capture(node, wanted, grant):
+def _answer(wanted, outcome):
+    if isinstance(outcome, capture.Captured):
+        return capture.summarise(outcome)
+    return {
+        'protocol': request.PROTOCOL,
+        'snapshot': wanted.snapshot,
+        'more': True,
+        'progress': outcome.to_dict(),
+    }
+
+
+def _capture(node, wanted, means):
+    """Capture; in the background."""
     device = _find_root_disk(node)
     LOG.info(
         'Snapshot %(snapshot)s of node %(node)s: capturing %(device)s',
@@ -131,8 +164,6 @@ def _capture(node, wanted, grant):
             'device': device.name,
         },
     )
-    stop = executor.Stop()
-    clock = executor.StoppableClock(stop)
     with block.BlockDisk(
         device.name,
         serial=device.serial,
@@ -147,25 +178,43 @@ def _capture(node, wanted, grant):
             workers=wanted.workers,
             memory_limit=wanted.memory_limit,
         )
-        store = retry.RetryingStore(
-            swift.SwiftStore(
-                grant.container_url,
-                auth.GrantAuth(grant),
-                verify=_tls_verification(),
-                pool_size=allowed.uploads + 1,
-            ),
-            clock=clock,
-        )
-        result = capture.capture(
-            disk,
-            store,
-            wanted,
-            allowed=allowed,
-            clock=clock,
-            stop=stop,
-            software=_software(),
-        )
-    return capture.summarise(result)
+        store = _store(wanted, means, allowed)
+        with contextlib.closing(store):
+            return capture.capture(
+                disk,
+                store,
+                wanted,
+                allowed=allowed,
+                clock=means.clock,
+                stop=means.stop,
+                software=_software(),
+                counters=means.counters,
+            )
+
+
+def _store(wanted, means, allowed):
+    """The store: the grant's, patient, and no faster than allowed."""
+    rate = None
+    if wanted.bandwidth_limit:
+        rate = limit.RateLimit(wanted.bandwidth_limit, means.clock)
+
+    def pace(size):
+        if rate:
+            rate.take(size)
+        # A pack may take long on a slow wire, and is no standstill.
+        means.counters.add_moved(size)
+
+    return retry.RetryingStore(
+        swift.SwiftStore(
+            means.auth.grant.container_url,
+            means.auth,
+            verify=_tls_verification(),
+            pool_size=allowed.uploads + 1,
+            pace=pace,
+        ),
+        clock=means.clock,
+        renewal=renewal.Renewal(means.auth, means.clock, means.ask),
+    )
 
 
 def _tls_verification():

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters into packs, packs into the store."""
 
+import collections
+import dataclasses
 import mmap
-import typing
+from collections.abc import Sequence
+
+import blake3
 
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
@@ -12,6 +16,25 @@ from ironic_snapshot_core.store import base as stores
 from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import progress
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a capture was when a pack was closed.
+
+    :param packs: closed, this one included.
+    :param next_cluster: the first that no closed pack is needed for.
+    :param data_clusters: before it that are not zero.
+    :param slots: in all closed packs.
+    """
+
+    packs: int
+    next_cluster: int
+    data_clusters: int
+    slots: int
+
+
+START = Mark(0, 0, 0, 0)
 
 
 class Packer:
@@ -44,70 +67,126 @@ class Packer:
         self._threads = threads
         self._content = content
         self._counters = counters
-        # It forgets the clusters when a pack is built, and starts anew.
         self._builder = pack.PackBuilder(cluster_size, pack_size)
-        # The clusters wait in one piece of memory. As objects of their own,
-        # made by many threads, they would leave each thread's part of the
-        # heap as large as it ever was.
-        self._slab = memoryview(mmap.mmap(-1, pack_size + cluster_size))
-        self._filled = 0
-        self._next_number = 0
+        self._room_size = pack.room_needed(cluster_size, pack_size)
+        # Those that no upload is using; more are made as they are needed.
+        self._rooms: collections.deque[memoryview] = collections.deque()
         self._index_packs: list[indexes.IndexPack] = []
+        self._marks = [START]
         # By name: uploads end in any order.
         self._records: dict[str, manifest.PackRecord] = {}
+        self._stored = 0
 
-    def add(self, data: bytes, digest: bytes, compressed: bool) -> None:
-        """Put a cluster into the current pack; send the pack when full."""
-        end = self._filled + len(data)
-        kept = self._slab[self._filled : end]
-        kept[:] = data
-        self._filled = end
-        # The builder measures and joins what it is given, nothing more.
-        self._builder.add(typing.cast(bytes, kept), digest, compressed)
+    def restore(
+        self,
+        mark: Mark,
+        index_packs: Sequence[indexes.IndexPack],
+        records: Sequence[manifest.PackRecord],
+    ) -> None:
+        """Take in packs that were stored before an interruption.
+
+        :param mark: where the last of them was closed.
+        """
+        self._index_packs += index_packs
+        self._records.update({each.name: each for each in records})
+        self._marks += [mark] * len(index_packs)
+
+    def add(
+        self,
+        cluster: int,
+        data: bytes | memoryview,
+        digest: bytes,
+        compressed: bool,
+    ) -> None:
+        """Put a cluster into the current pack; send the pack when full.
+
+        :param cluster: its number; it is the last that was added to the
+            content.
+        """
+        self._builder.add(data, digest, compressed)
         if self._builder.full:
-            self._send()
+            self._send(cluster + 1)
 
-    def finish(self) -> None:
-        """Send what is left."""
+    def finish(self, clusters: int) -> None:
+        """Send what is left.
+
+        :param clusters: of the disk.
+        """
         if len(self._builder):
-            self._send()
+            self._send(clusters)
 
     @property
     def records(self) -> tuple[manifest.PackRecord, ...]:
         """The packs, when all are stored; in the order of their numbers."""
-        return tuple(
-            self._records[each.name] for each in self._index_packs
-        )
+        return tuple(self._records[each.name] for each in self._index_packs)
 
     @property
     def index_packs(self) -> tuple[indexes.IndexPack, ...]:
         """What is in each of them."""
         return tuple(self._index_packs)
 
+    def stored_mark(self) -> Mark:
+        """Tell how far all packs are stored."""
+        while (
+            self._stored < len(self._index_packs)
+            and self._index_packs[self._stored].name in self._records
+        ):
+            self._stored += 1
+        return self._marks[self._stored]
+
+    def stored_packs(
+        self, first: int, last: int
+    ) -> tuple[list[indexes.IndexPack], list[manifest.PackRecord]]:
+        """Give packs that are stored, by number.
+
+        :param first: counted from 0.
+        :param last: the first not to give.
+        """
+        found = self._index_packs[first:last]
+        return found, [self._records[each.name] for each in found]
+
     # Private
 
-    def _send(self) -> None:
+    def _send(self, next_cluster: int) -> None:
         # First a place, then the pack: so there are never more packs in
         # memory than uploads, and the clusters of one.
         self._threads.wait_for_place()
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            room = memoryview(mmap.mmap(-1, self._room_size))
+        first = self._marks[-1].slots
         count = len(self._builder)
-        built = self._builder.build()
-        self._filled = 0
-        self._content.place(self._next_number, built.order)
-        self._next_number += count
+        built = self._builder.build(room)
+        self._content.place(first, built.order)
         name = layout.pack_name(len(self._index_packs) + 1)
-        self._index_packs.append(indexes.IndexPack.of(name, built.entries))
-        self._threads.send(lambda: self._store_pack(name, built))
+        self._index_packs.append(
+            indexes.IndexPack.of(
+                name, built.entries, self._content.digests(first, count)
+            )
+        )
+        self._marks.append(
+            Mark(
+                len(self._index_packs),
+                next_cluster,
+                self._content.data_clusters,
+                first + count,
+            )
+        )
+        self._threads.send(lambda: self._store_pack(name, built, room))
 
-    def _store_pack(self, name: str, built: pack.BuiltPack) -> None:
-        self._store.put(self._prefix + name, built.data)
-        self._counters.add_pack(len(built.data))
+    def _store_pack(
+        self, name: str, built: pack.BuiltPack, room: memoryview
+    ) -> None:
+        stored = self._store.put(self._prefix + name, built.data)
         self._records[name] = manifest.PackRecord(
             attempt=self._attempt,
             name=name,
             size=len(built.data),
-            etag=built.etag,
-            sha256=built.sha256,
+            etag=stored.etag,
+            digest=blake3.blake3(built.data).hexdigest(),
             clusters=len(built.entries),
             live_bytes=sum(entry.length for entry in built.entries),
         )
+        self._counters.add_pack(len(built.data))
+        self._rooms.append(room)

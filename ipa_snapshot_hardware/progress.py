@@ -10,30 +10,64 @@ from ironic_snapshot_core import units
 
 LOG = logging.getLogger(__name__)
 
+#: What a capture is at, in this order.
+SURVEY = 'survey'
+CLUSTERS = 'clusters'
+SAMPLE = 'sample'
+DOCUMENTS = 'documents'
+PHASES = (SURVEY, CLUSTERS, SAMPLE, DOCUMENTS)
+
 # Often enough to see that it moves, seldom enough for a log of hours.
 LOG_INTERVAL_S = 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """What was done so far; bytes and seconds."""
+    """What was done so far; bytes and seconds.
 
+    :param phase: one of :data:`PHASES`.
+    :param total: bytes there are to read; 0 until that is known.
+    :param read: of them.
+    :param data: of those, in clusters that are not zero.
+    :param stored: of the packs that are stored.
+    :param seconds: since it began, or went on after an interruption.
+    :param percent: read, 0 to 100.
+    :param rate: bytes read per second, 0 while that is not known.
+    :param eta: seconds until all is read, None while that is not known.
+    :param moved: grows whenever anything is read or sent; when it does not,
+        nothing is going on.
+    """
+
+    phase: str
     total: int
     read: int
     data: int
     stored: int
     packs: int
     seconds: float
+    percent: int
+    rate: float
+    eta: float | None
+    moved: int
 
-    @property
-    def rate(self) -> float:
-        """Bytes read per second, over the whole time."""
-        return self.read / self.seconds if self.seconds > 0 else 0.0
+    def to_dict(self) -> dict[str, int | str | None]:
+        """Give what goes into the result of a slice."""
+        return {
+            'phase': self.phase,
+            'percent': self.percent,
+            'total_bytes': self.total,
+            'read_bytes': self.read,
+            'data_bytes': self.data,
+            'stored_bytes': self.stored,
+            'packs': self.packs,
+            'rate': int(self.rate),
+            'eta': None if self.eta is None else int(self.eta),
+            'moved': self.moved,
+        }
 
     def __str__(self) -> str:
-        percent = 100 * self.read // self.total if self.total else 100
         return (
-            f'{percent}%: {self.read // units.MiB} of '
+            f'{self.percent}%: {self.read // units.MiB} of '
             f'{self.total // units.MiB} MiB read at '
             f'{self.rate / units.MiB:.1f} MiB/s, '
             f'{self.stored // units.MiB} MiB stored in {self.packs} packs'
@@ -41,21 +75,48 @@ class State:
 
 
 class Progress:
-    """Counts what is done; any thread may count.
+    """Counts what is done; any thread may count or look."""
 
-    :param total: bytes there are to read.
-    """
-
-    def __init__(self, total: int, clock: clocks.Clock) -> None:
-        self._total = total
+    def __init__(self, clock: clocks.Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._phase = SURVEY
+        self._total = 0
         self._read = 0
         self._data = 0
         self._stored = 0
         self._packs = 0
-        self._started = clock.monotonic()
-        self._logged = self._started
+        self._moved = 0
+        # Read before an interruption: says nothing about the rate now.
+        self._resumed = 0
+        self._started = self._logged = clock.monotonic()
+        self._reading_since = self._started
+        self._reading_s: float | None = None
+
+    def begin(self, phase: str) -> None:
+        """Say that a phase begins."""
+        now = self._clock.monotonic()
+        with self._lock:
+            if phase == CLUSTERS:
+                self._reading_since = now
+                self._reading_s = None
+            elif self._phase == CLUSTERS:
+                self._reading_s = now - self._reading_since
+            self._phase = phase
+            self._moved += 1
+
+    def expect(self, total: int) -> None:
+        """Say how many bytes there are to read."""
+        with self._lock:
+            self._total = total
+
+    def resume(self, read: int, data: int, stored: int, packs: int) -> None:
+        """Count what was done before an interruption."""
+        with self._lock:
+            self._read = self._resumed = read
+            self._data = data
+            self._stored = stored
+            self._packs = packs
 
     def add_read(self, size: int, data_size: int) -> None:
         """Count bytes of the disk that are done with.
@@ -66,23 +127,55 @@ class Progress:
         with self._lock:
             self._read += size
             self._data += data_size
+            self._moved += size
 
     def add_pack(self, size: int) -> None:
         """Count a pack that is stored."""
         with self._lock:
             self._stored += size
             self._packs += 1
+            self._moved += size
+
+    def add_moved(self, size: int) -> None:
+        """Count bytes of something that is not done yet."""
+        with self._lock:
+            self._moved += size
 
     def state(self) -> State:
         """Tell what was done so far."""
+        now = self._clock.monotonic()
         with self._lock:
+            seconds = (
+                now - self._reading_since
+                if self._reading_s is None
+                else self._reading_s
+            )
+            read = self._read - self._resumed
+            rate = read / seconds if seconds > 0 else 0.0
+            left = self._total - self._read
+            known = self._phase != SURVEY
             return State(
+                phase=self._phase,
                 total=self._total,
                 read=self._read,
                 data=self._data,
                 stored=self._stored,
                 packs=self._packs,
-                seconds=self._clock.monotonic() - self._started,
+                seconds=now - self._started,
+                percent=(
+                    100 * self._read // self._total
+                    if self._total
+                    else 100 * known
+                ),
+                rate=rate,
+                eta=(
+                    0.0
+                    if known and not left
+                    else left / rate
+                    if rate and known
+                    else None
+                ),
+                moved=self._moved,
             )
 
     def log_sometimes(self) -> None:

@@ -1,26 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk as a row of clusters."""
+"""The clusters of a disk that hold data, read in the order of the disk."""
 
-import dataclasses
+import collections
+import itertools
 import mmap
 from collections.abc import Iterator
+from collections.abc import Sequence
 
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import extent
+from ipa_snapshot_hardware import salvage
 from ipa_snapshot_hardware.disk import base
 
 
-@dataclasses.dataclass(slots=True)
 class Batch:
-    """Neighbouring clusters, read at once.
+    """Clusters that were read together.
 
-    ``clusters`` are plain ``bytes``, because comparing those with zeroes is
-    many times faster than comparing memoryviews. Who works on a batch takes
-    them out one by one, so that memory falls as the work goes on.
+    They lie in a buffer that is used again: whoever is done with all of
+    them, and with every view of them, says so by :meth:`release`.
+
+    :param numbers: of the clusters, ascending.
+    :param view: the clusters, one after the other.
+    :param size: bytes of the disk; what sticks out does not count.
     """
 
-    first: int
-    #: Bytes of the disk; what sticks out does not count.
-    size: int
-    clusters: list[bytes]
+    __slots__ = ('_buffer', '_pool', 'numbers', 'size', 'view')
+
+    def __init__(
+        self,
+        numbers: Sequence[int],
+        view: memoryview,
+        size: int,
+        buffer: mmap.mmap,
+        pool: collections.deque[mmap.mmap],
+    ) -> None:
+        self.numbers = numbers
+        self.view = view
+        self.size = size
+        self._buffer = buffer
+        self._pool = pool
+
+    def release(self) -> None:
+        """Give the buffer back."""
+        self._pool.append(self._buffer)
 
 
 def count_clusters(disk_size: int, cluster_size: int) -> int:
@@ -29,49 +51,135 @@ def count_clusters(disk_size: int, cluster_size: int) -> int:
 
 
 class ClusterReader:
-    """Reads clusters; a cluster that sticks out ends in zeroes.
+    """Reads clusters that hold data; everything else in them is zero.
 
     ::
 
-        disk      |--------|--------|--------|---|
-        clusters  |   0    |   1    |   2    |   3 0000|
+        data          ####  ##            #####   #########
+        clusters  |--------|--------|--------|--------|---|
+        read      |####0000|##000000|   |0#####000|####000|
 
-    It keeps one page-aligned buffer of read_size bytes, for O_DIRECT.
+    What was deleted is nobody's business, and compresses badly. A cluster
+    that sticks out of the disk ends in zeroes.
 
+    Buffers are page-aligned, for O_DIRECT, and used again.
+
+    :param extents: the data.
     :param cluster_size: in bytes.
     :param read_size: bytes read at once, a multiple of cluster_size.
+    :param allow_bad_sectors: read on past what cannot be read.
+    :param unreadable: what an earlier reader could not read of the same.
     """
 
     def __init__(
-        self, disk: base.Disk, cluster_size: int, read_size: int
+        self,
+        disk: base.Disk,
+        extents: extent.DataExtents,
+        cluster_size: int,
+        read_size: int,
+        allow_bad_sectors: bool = False,
+        unreadable: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._disk = disk
+        self._extents = extents
         self._cluster_size = cluster_size
-        self._per_read = read_size // cluster_size
-        self._buffer = mmap.mmap(-1, read_size)
-        self.clusters = count_clusters(disk.size, cluster_size)
+        self._read_size = read_size
+        self._zeroes = bytes(read_size)
+        self._pool: collections.deque[mmap.mmap] = collections.deque()
+        self._salvage = (
+            salvage.Salvage(disk, unreadable) if allow_bad_sectors else None
+        )
 
-    def batches(self) -> Iterator[Batch]:
-        """Read the whole disk in order.
+    @property
+    def unreadable(self) -> Sequence[tuple[int, int]]:
+        """Data that could not be read so far: (start, end) in bytes."""
+        return self._salvage.runs if self._salvage else ()
 
-        :raises DiskReadError: when a part cannot be read.
+    def batches(self, first: int = 0) -> Iterator[Batch]:
+        """Read all clusters with data in the order of the disk.
+
+        :param first: cluster to begin with.
+        :raises DiskReadError: when data cannot be read.
         """
-        for first in range(0, self.clusters, self._per_read):
-            yield self.read(first, min(self._per_read, self.clusters - first))
+        per_read = self._read_size // self._cluster_size
+        runs: list[tuple[int, int]] = []
+        gathered = 0
+        for start, count in self.runs():
+            skipped = min(max(first - start, 0), count)
+            start, count = start + skipped, count - skipped
+            while count:
+                taken = min(count, per_read - gathered)
+                runs.append((start, taken))
+                start, count = start + taken, count - taken
+                gathered += taken
+                if gathered == per_read:
+                    yield self._read(runs)
+                    runs, gathered = [], 0
+        if runs:
+            yield self._read(runs)
 
-    def read(self, first: int, count: int) -> Batch:
-        """Read some neighbouring clusters, at most read_size bytes.
+    def read(self, cluster: int) -> Batch:
+        """Read one cluster.
 
-        :raises DiskReadError: when a part cannot be read.
+        :raises DiskReadError: when its data cannot be read.
         """
+        return self._read([(cluster, 1)])
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Give the runs of clusters with data: (first, count)."""
+        return self._extents.clusters(self._cluster_size)
+
+    def size_of(self, first: int, count: int) -> int:
+        """Tell how many bytes of the disk a run of clusters covers."""
         size = self._cluster_size
-        offset = first * size
-        length = min(count * size, self._disk.size - offset)
-        with memoryview(self._buffer) as view, view[:length] as part:
-            self._disk.read_into(offset, part)
-            clusters = [
-                bytes(part[start : start + size])
-                for start in range(0, length, size)
+        return min(count * size, self._disk.size - first * size)
+
+    # Private
+
+    def _read(self, runs: Sequence[tuple[int, int]]) -> Batch:
+        try:
+            buffer = self._pool.pop()
+        except IndexError:
+            buffer = mmap.mmap(-1, self._read_size)
+        view = memoryview(buffer)
+        position = size = 0
+        for first, count in runs:
+            length = self.size_of(first, count)
+            end = position + count * self._cluster_size
+            self._read_run(
+                first * self._cluster_size, view[position : position + length]
+            )
+            view[position + length : end] = self._zeroes[
+                : end - position - length
             ]
-        clusters[-1] = clusters[-1].ljust(size, b'\0')
-        return Batch(first, length, clusters)
+            size += length
+            position = end
+        numbers: Sequence[int]
+        if len(runs) == 1:
+            ((first, count),) = runs
+            numbers = range(first, first + count)
+        else:
+            numbers = list(
+                itertools.chain.from_iterable(
+                    range(first, first + count) for first, count in runs
+                )
+            )
+        return Batch(numbers, view[:position], size, buffer, self._pool)
+
+    def _read_run(self, offset: int, view: memoryview) -> None:
+        end = offset + len(view)
+        holes = list(self._extents.holes(offset, end))
+        try:
+            if self._salvage is not None:
+                self._salvage.expect(offset, end)
+            self._disk.read_into(offset, view)
+        except errors.DiskReadError:
+            # Sectors that fail where there is no data are no loss.
+            starts = [offset, *(stop for _, stop in holes)]
+            stops = [*(start for start, _ in holes), end]
+            read_into = (self._salvage or self._disk).read_into
+            for start, stop in zip(starts, stops, strict=True):
+                if start < stop:
+                    read_into(start, view[start - offset : stop - offset])
+        for start, stop in holes:
+            view[start - offset : stop - offset] = self._zeroes[: stop - start]

@@ -17,9 +17,16 @@ from ironic_snapshot_core import geometry
 from ironic_snapshot_core import grant as grants
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import units
+from ipa_snapshot_hardware import priority
 
 #: Version of the arguments and of the result.
 PROTOCOL = 1
+
+#: Seconds after which the step answers.
+DEFAULT_SLICE_S = 60
+
+#: Whose level can be chosen on the way.
+ADAPTIVE_CODEC = 'zstd'
 
 # Smaller segments are slowed down by Swift.
 MIN_PACK_SIZE = 1 * units.MiB
@@ -30,6 +37,10 @@ MAX_LEVEL = 100
 MAX_WORKERS = 64
 MAX_MEMORY = 1 * units.TiB
 MAX_NAME = 255
+# With less a store takes the silence within a request for its end.
+MIN_BANDWIDTH = 64 * units.KiB
+MAX_BANDWIDTH = 1 * units.TiB
+MAX_SLICE_S = 3600
 
 _REQUIRED = frozenset(
     {
@@ -45,12 +56,33 @@ _REQUIRED = frozenset(
         'grant',
     }
 )
-_OPTIONAL = frozenset({'workers', 'memory_limit'})
+_OPTIONAL = frozenset(
+    {
+        'workers',
+        'memory_limit',
+        'all_blocks',
+        'skip_gaps',
+        'allow_bad_sectors',
+        'adaptive_level',
+        'bandwidth_limit',
+        'io_priority',
+        'slice_seconds',
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CaptureRequest:
-    """A capture as asked for; sizes in bytes, 0 means automatic."""
+    """A capture as asked for; sizes in bytes, 0 means automatic.
+
+    :param all_blocks: read everything, whatever the file systems say.
+    :param skip_gaps: leave out the inside of large unpartitioned gaps.
+    :param allow_bad_sectors: go on past what cannot be read, recording it.
+    :param adaptive_level: choose the codec's level on the way.
+    :param bandwidth_limit: of uploads, in bytes per second; 0: none.
+    :param io_priority: of reading: ``normal``, ``low`` or ``idle``.
+    :param slice_seconds: after which the step answers.
+    """
 
     snapshot: str
     name: str
@@ -61,6 +93,13 @@ class CaptureRequest:
     pack_size: int
     workers: int
     memory_limit: int
+    all_blocks: bool = False
+    skip_gaps: bool = False
+    allow_bad_sectors: bool = False
+    adaptive_level: bool = False
+    bandwidth_limit: int = 0
+    io_priority: str = priority.NORMAL
+    slice_seconds: int = DEFAULT_SLICE_S
 
     @property
     def prefix(self) -> str:
@@ -86,7 +125,8 @@ def parse(
     """Check the arguments and make a request of them.
 
     :param args: the arguments, without the grant.
-    :param grant: must permit to store below the attempt's prefix.
+    :param grant: must permit to store below the attempt's prefix, and to
+        read what an agent before this one has left there.
     :raises InvalidValue: when an argument is unknown, missing or wrong.
     :raises InvalidName: when an identifier is no UUID.
     :raises UnsupportedVersion: when the conductor speaks another protocol.
@@ -119,13 +159,24 @@ def parse(
         pack_size=pack_size,
         workers=_number(args, 'workers', 0, MAX_WORKERS),
         memory_limit=_number(args, 'memory_limit', 0, MAX_MEMORY),
+        all_blocks=_flag(args, 'all_blocks'),
+        skip_gaps=_flag(args, 'skip_gaps'),
+        allow_bad_sectors=_flag(args, 'allow_bad_sectors'),
+        adaptive_level=_flag(args, 'adaptive_level'),
+        bandwidth_limit=_bandwidth(args),
+        io_priority=_io_priority(args),
+        slice_seconds=_number(
+            args, 'slice_seconds', 1, MAX_SLICE_S, DEFAULT_SLICE_S
+        ),
     )
-    if not grant.find('PUT', request.prefix):
-        raise errors.InvalidValue(
-            'grant',
-            '(not shown)',
-            f'it does not permit PUT below {request.prefix}',
-        )
+    _check_level(request, args['codec_level'])
+    for method in ('PUT', 'GET'):
+        if not grant.find(method, request.prefix):
+            raise errors.InvalidValue(
+                'grant',
+                '(not shown)',
+                f'it does not permit {method} below {request.prefix}',
+            )
     return request
 
 
@@ -152,10 +203,21 @@ def _text(args: MutableMapping[str, object], name: str) -> str:
     return value
 
 
+def _flag(args: MutableMapping[str, object], name: str) -> bool:
+    value = args.get(name, False)
+    if not isinstance(value, bool):
+        raise errors.InvalidValue(name, value, 'it is neither true nor false')
+    return value
+
+
 def _number(
-    args: MutableMapping[str, object], name: str, least: int, most: int
+    args: MutableMapping[str, object],
+    name: str,
+    least: int,
+    most: int,
+    default: int = 0,
 ) -> int:
-    value = args.get(name, 0)
+    value = args.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool):
         raise errors.InvalidValue(name, value, 'it is no whole number')
     if not least <= value <= most:
@@ -174,6 +236,32 @@ def _name(args: MutableMapping[str, object]) -> str:
             f'it is not 1 to {MAX_NAME} printable characters',
         )
     return value
+
+
+def _bandwidth(args: MutableMapping[str, object]) -> int:
+    value = _number(args, 'bandwidth_limit', 0, MAX_BANDWIDTH)
+    if 0 < value < MIN_BANDWIDTH:
+        raise errors.InvalidValue(
+            'bandwidth_limit', value, f'it is less than {MIN_BANDWIDTH}'
+        )
+    return value
+
+
+def _io_priority(args: MutableMapping[str, object]) -> str:
+    if 'io_priority' not in args:
+        return priority.NORMAL
+    return priority.validate(_text(args, 'io_priority'))
+
+
+def _check_level(request: CaptureRequest, asked: object) -> None:
+    if not request.adaptive_level:
+        return
+    if request.codec.id != ADAPTIVE_CODEC or asked is not None:
+        raise errors.InvalidValue(
+            'adaptive_level',
+            True,
+            f'it goes with {ADAPTIVE_CODEC} and without a codec_level',
+        )
 
 
 def _lineage(value: object) -> layout.Lineage:

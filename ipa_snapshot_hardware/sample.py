@@ -6,7 +6,13 @@ What cannot be kept out, such as another host on shared storage or firmware
 at work, is caught here with a likelihood that grows with what it writes.
 """
 
+import array
+import bisect
+import itertools
 import random
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
@@ -19,62 +25,79 @@ from ipa_snapshot_hardware import reader
 RANDOM_CLUSTERS = 256
 # Read again in any case: partition tables and boot sectors at both ends.
 EDGE_BYTES = 1 * units.MiB
+# And the first cluster of so many parts of the disk.
+_MOST_STARTS = 256
 
 
-class Sample:
-    """Clusters to be read a second time, and what they read as at first.
+def choose(
+    seed: str,
+    runs: Iterable[tuple[int, int]],
+    cluster_size: int,
+    starts: Iterable[int] = (),
+) -> list[int]:
+    """Choose clusters to be read a second time.
 
     :param seed: the same seed chooses the same clusters.
-    :param clusters: number of clusters of the disk.
-    :param cluster_size: in bytes.
+    :param runs: of clusters that are read: (first, count), in order.
+    :param starts: offsets in bytes to be looked at, if they are read.
     """
-
-    def __init__(
-        self,
-        seed: str,
-        clusters: int,
-        cluster_size: int,
-        digest: digests.Digest,
-    ) -> None:
-        self._cluster_size = cluster_size
-        self._digest = digest
-        edge = -(-EDGE_BYTES // cluster_size)
-        chosen = set(range(min(edge, clusters)))
-        chosen.update(range(max(0, clusters - edge), clusters))
-        chosen.update(
-            random.Random(seed).sample(  # noqa: S311  nothing to guess
-                range(clusters), min(RANDOM_CLUSTERS, clusters)
-            )
+    firsts, ends = array.array('I'), array.array('I')
+    total = 0
+    for first, count in runs:
+        total += count
+        firsts.append(first)
+        ends.append(total)
+    edge = min(-(-EDGE_BYTES // cluster_size), total)
+    ordinals = {*range(edge), *range(total - edge, total)}
+    ordinals.update(
+        random.Random(seed).sample(  # noqa: S311  nothing to guess
+            range(total), min(RANDOM_CLUSTERS, total)
         )
-        # Nothing is noted for a cluster of zeroes.
-        zero = digest.zero(cluster_size)
-        self._digests = {cluster: zero for cluster in sorted(chosen)}
+    )
+    chosen = set()
+    for ordinal in ordinals:
+        number = bisect.bisect_right(ends, ordinal)
+        before = ends[number - 1] if number else 0
+        chosen.add(firsts[number] + ordinal - before)
+    for start in itertools.islice(starts, _MOST_STARTS):
+        cluster = start // cluster_size
+        number = bisect.bisect_right(firsts, cluster) - 1
+        before = ends[number - 1] if number > 0 else 0
+        if number >= 0 and cluster - firsts[number] < ends[number] - before:
+            chosen.add(cluster)
+    return sorted(chosen)
 
-    def __len__(self) -> int:
-        return len(self._digests)
 
-    def note(self, cluster: int, digest: bytes) -> None:
-        """Remember what a cluster read as, if it belongs to the sample."""
-        if cluster in self._digests:
-            self._digests[cluster] = digest
+def verify(
+    chosen: Sequence[int],
+    source: reader.ClusterReader,
+    digest: digests.Digest,
+    expected: Callable[[int], bytes | None],
+    name: str,
+    stop: executor.Stop,
+) -> None:
+    """Read clusters again.
 
-    def verify(
-        self, source: reader.ClusterReader, name: str, stop: executor.Stop
-    ) -> None:
-        """Read the sample again.
-
-        :param name: what messages call the disk.
-        :raises DiskChanged: when a cluster reads as something else.
-        :raises DiskReadError: when one cannot be read any more.
-        """
-        for cluster, expected in self._digests.items():
-            stop.check()
-            (data,) = source.read(cluster, 1).clusters
-            if self._digest.digest(data) != expected:
-                raise errors.DiskChanged(
-                    device=name,
-                    reason='it was written to during the capture: '
-                    f'{self._cluster_size} bytes at offset '
-                    f'{cluster * self._cluster_size} read differently '
-                    'the second time',
-                )
+    :param expected: gives the digest of what a cluster read as at first,
+        None for zeroes.
+    :param name: what messages call the disk.
+    :raises DiskChanged: when a cluster reads as something else.
+    :raises DiskReadError: when one cannot be read any more.
+    """
+    for cluster in chosen:
+        stop.check()
+        unreadable = list(source.unreadable)
+        batch = source.read(cluster)
+        size = len(batch.view)
+        found = digest.digest(batch.view)
+        batch.release()
+        if list(source.unreadable) != unreadable:
+            # It went bad since; that says nothing about a writer.
+            continue
+        if found != (expected(cluster) or digest.zero(size)):
+            raise errors.DiskChanged(
+                device=name,
+                reason='it was written to during the capture: '
+                f'{size} bytes at offset {cluster * size} read differently '
+                'the second time',
+            )

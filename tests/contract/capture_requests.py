@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What tests of the capture ask for, where to, and what came of it."""
 
+import dataclasses
 import threading
 import time
 import urllib.request
@@ -34,13 +35,13 @@ SMALL = 64 * units.KiB
 
 def mint(url='http://127.0.0.1:9/v1/AUTH_test/snapshots', **changes):
     """Make the grant the conductor makes for a capture."""
-    options = {'method': 'PUT', 'prefix': PREFIX, 'lifetime_s': 600}
+    options = {'prefix': PREFIX, 'lifetime_s': 600}
     options.update(changes)
     return grants.mint(
         url,
         KEY,
         int(time.time()) + options['lifetime_s'],
-        [(options['method'], options['prefix'])],
+        [(method, options['prefix']) for method in ('PUT', 'GET')],
     )
 
 
@@ -68,9 +69,21 @@ def wanted(**changes):
     return step_request.parse(args, step_request.take_grant(args))
 
 
-def run(disk, store, stop=None, clock=None, allowed=None, **changes):
-    """Capture a disk as the hardware manager does."""
-    asked = wanted(**changes)
+def run(
+    disk,
+    store,
+    stop=None,
+    clock=None,
+    allowed=None,
+    counters=None,
+    fields=None,
+    **changes,
+):
+    """Capture a disk as the hardware manager does.
+
+    :param fields: of the parsed request, to be replaced.
+    """
+    asked = dataclasses.replace(wanted(**changes), **(fields or {}))
     allowed = allowed or budget.plan(
         disk_size=disk.size,
         cluster_size=asked.cluster_size,
@@ -87,6 +100,7 @@ def run(disk, store, stop=None, clock=None, allowed=None, **changes):
         clock=clock or clocks.SystemClock(),
         stop=stop or executor.Stop(),
         software={'test': '1'},
+        counters=counters,
     )
 
 

@@ -5,9 +5,11 @@ Real: the agent's extension, dispatch, hints, logging and encoding, the disk,
 the capture and Swift. Drawn: the list of the machine's disks.
 """
 
+import contextlib
 import json
 import logging
 import threading
+import time
 
 import pytest
 from ironic_python_agent import config as _config  # noqa: F401  options
@@ -18,10 +20,15 @@ from ironic_python_agent.extensions import base as extensions
 from ironic_python_agent.extensions import service
 from oslo_config import cfg
 
+from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import manager
+from ipa_snapshot_hardware import progress
+from ipa_snapshot_hardware import session
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest
+from ironic_snapshot_core.store import auth
 from ironic_snapshot_core.store import swift as swift_store
 from tests import agent_log
 from tests import disks
@@ -110,6 +117,8 @@ def node(hints=None, **properties):
     }
 
 
+CANARY = 'c0ffee' * 10 + 'cafe'
+OTHER = '44444444-4444-4444-8444-444444444444'
 BY_SERIAL = {'serial': 'S3R1AL'}
 
 
@@ -139,7 +148,7 @@ def test_what_ironic_is_told_about_the_step(use):
     assert argsinfo['grant']['required'] is True
     assert argsinfo['workers']['required'] is False
     versions = answer['hardware_manager_version']
-    assert versions['SnapshotHardwareManager'] == '1'
+    assert versions['SnapshotHardwareManager'] == '2'
     # The generic manager's own steps are still there.
     assert answer['service_steps']['Machine']
 
@@ -150,8 +159,67 @@ def test_argsinfo_names_the_arguments_that_are_taken(use):
     required = {
         name for name, info in found['argsinfo'].items() if info['required']
     }
-    assert set(found['argsinfo']) == set(requests.arguments())
+    optional = set(found['argsinfo']) - required
     assert required == set(requests.arguments()) - {'workers', 'memory_limit'}
+    assert optional == {
+        'workers',
+        'memory_limit',
+        'all_blocks',
+        'skip_gaps',
+        'allow_bad_sectors',
+        'adaptive_level',
+        'bandwidth_limit',
+        'io_priority',
+        'slice_seconds',
+    }
+
+
+class SlowCapture:
+    """Slices of a second; a disk of packs that take 0.8 s each."""
+
+    PACKS = 16
+
+    def __init__(self, target, folder, proxy, lifetime_s):
+        self.target = target
+        self.proxy = proxy
+        self.lifetime_s = lifetime_s
+        self.content = disks.random_bytes(self.PACKS * MiB)
+        self.path = folder / 'disk'
+        self.path.write_bytes(self.content)
+        proxy.rule(method='PUT', match='/pack-', delay_s=0.8, times=None)
+
+    def slice(self, agent):
+        """Run the step once, with a fresh grant."""
+        url = self.proxy.url + '/' + self.target.url.split('/', 3)[3]
+        grant = requests.mint(url, lifetime_s=self.lifetime_s)
+        args = requests.arguments(
+            grant=grant.to_dict(), pack_size=MiB, slice_seconds=1
+        )
+        found = agent.run(
+            'execute_service_step',
+            step=step(args),
+            node=node(BY_SERIAL),
+            ports=[],
+        )
+        assert found['command_status'] == 'SUCCEEDED', found
+        return found['command_result']['service_result']
+
+    def stored(self, match='/pack-'):
+        """Requests that have stored such an object."""
+        return [
+            entry
+            for entry in self.proxy.log
+            if match in entry.path and entry.status == 201
+        ]
+
+    def check(self):
+        """Compare what was stored with the disk."""
+        store = self.target.token_store()
+        prefix = layout.attempt_prefix(requests.LINEAGE, requests.SNAPSHOT)
+        report = manifest.CaptureReport.from_bytes(
+            store.get(prefix + layout.REPORT, MiB)
+        )
+        assert requests.read_back(store, report) == self.content
 
 
 @disks.needs_loop
@@ -184,7 +252,7 @@ class TestWithSwift:
         found = self.run(Agent(), target)
         assert found['command_status'] == 'SUCCEEDED', found
         answer = found['command_result']['service_result']
-        assert len(json.dumps(answer)) <= 1024
+        assert len(json.dumps(answer)) <= 1536
         prefix = layout.attempt_prefix(requests.LINEAGE, requests.SNAPSHOT)
         store = target.token_store()
         info = store.stat(prefix + layout.REPORT)
@@ -288,6 +356,142 @@ class TestWithSwift:
         )
         assert 'Malformed service_step' in output.getvalue()
         assert grant.permissions[0].secret not in output.getvalue()
+
+    def test_a_capture_of_several_slices(self, target, use, tmp_path, proxy):
+        """Each grant is good for some of the packs only."""
+        slow = SlowCapture(target, tmp_path, proxy, lifetime_s=3)
+        agent = Agent()
+        with disks.loop_device(slow.path) as loop:
+            use(device(loop))
+            first = slow.slice(agent)
+            # Without a fresh grant it gets nowhere.
+            time.sleep(4)
+            before = len(slow.stored())
+            time.sleep(1.5)
+            assert len(slow.stored()) == before < slow.PACKS
+            slices = 0
+            answer = first
+            while answer['more']:
+                answer = slow.slice(agent)
+                slices += 1
+        assert first.keys() == {'protocol', 'snapshot', 'more', 'progress'}
+        assert first['progress'].keys() == answer['progress'].keys()
+        assert first['progress']['percent'] <= 100
+        assert answer['progress']['percent'] == 100
+        assert slices >= 2
+        assert len({entry.expires for entry in slow.stored()}) >= 2
+        assert len({entry.path for entry in slow.stored()}) == slow.PACKS
+        assert len(slow.stored()) == slow.PACKS
+        slow.check()
+
+    def test_the_agent_restarts(self, target, use, tmp_path, proxy):
+        slow = SlowCapture(target, tmp_path, proxy, lifetime_s=60)
+        with disks.loop_device(slow.path) as loop:
+            use(device(loop))
+            agent = Agent()
+            while not slow.stored('/checkpoint-'):
+                assert slow.slice(agent)['more'] is True
+            # As good as dead: nothing of it is left.
+            ours = hardware._global_managers[0]['manager']
+            ours._sessions._session.stop()
+            before = len(slow.stored())
+            assert requests.capture_threads() == []
+            use(device(loop))
+            agent = Agent()
+            while (answer := slow.slice(agent))['more']:
+                pass
+        assert answer['progress']['percent'] == 100
+        assert [
+            entry
+            for entry in proxy.log
+            if entry.method == 'GET'
+            and '/checkpoint-' in entry.path
+            and entry.status == 200
+        ]
+        # What a checkpoint tells of is not sent again.
+        assert 0 <= len(slow.stored()) - slow.PACKS < before
+        slow.check()
+
+    def test_a_second_snapshot_on_the_same_agent(self, loop, target):
+        agent = Agent()
+        for snapshot in (requests.SNAPSHOT, OTHER):
+            prefix = layout.attempt_prefix(requests.LINEAGE, snapshot)
+            found = agent.run(
+                'execute_service_step',
+                step=step(
+                    requests.arguments(
+                        snapshot=snapshot,
+                        grant=target.mint(prefix=prefix).to_dict(),
+                    )
+                ),
+                node=node(BY_SERIAL),
+                ports=[],
+            )
+            assert found['command_status'] == 'SUCCEEDED', found
+            assert found['command_result']['service_result']['more'] is False
+
+    def test_no_secret_is_left_by_the_background(
+        self, loop, target, output, monkeypatch
+    ):
+        """The capture fails between slices, with all it knows."""
+        manager.SnapshotHardwareManager().evaluate_hardware_support()
+        go_on = threading.Event()
+
+        def fail(disk, store, wanted, **options):
+            assert go_on.wait(30)
+            raise RuntimeError(
+                f'PUT {target.url}/x?temp_url_sig={CANARY}&temp_url_expires=1'
+            )
+
+        monkeypatch.setattr(capture, 'capture', fail)
+        agent = Agent()
+        found = self.run(agent, target, slice_seconds=1)
+        assert found['command_result']['service_result']['more'] is True
+        go_on.set()
+        for thread in requests.capture_threads():
+            thread.join(30)
+        text = output.getvalue()
+        assert 'has ended: PUT' in text
+        assert 'Traceback' in text
+        found = self.run(agent, target)
+        assert '[internal-error]' in found['command_error']['details']
+        assert 'temp_url_sig=***' in found['command_error']['details']
+        assert CANARY not in json.dumps(found)
+        assert CANARY not in output.getvalue()
+
+    @pytest.mark.parametrize('bandwidth_limit', [0, 8 * MiB])
+    def test_a_pack_on_its_way_is_no_standstill(
+        self, target, bandwidth_limit
+    ):
+        stop = executor.Stop()
+        clock = executor.StoppableClock(stop)
+        counters = progress.Progress(clock)
+        asked = []
+        wanted = requests.wanted(bandwidth_limit=bandwidth_limit)
+        means = session.Means(
+            auth.GrantAuth(target.mint()),
+            clock,
+            stop,
+            counters,
+            lambda: asked.append(1),
+        )
+        allowed = budget.plan(
+            disk_size=MiB,
+            cluster_size=wanted.cluster_size,
+            pack_size=wanted.pack_size,
+            codec=wanted.codec,
+            workers=1,
+            memory_limit=0,
+        )
+        before = counters.state().moved
+        began = clock.monotonic()
+        with contextlib.closing(
+            manager._store(wanted, means, allowed)
+        ) as store:
+            store.put(wanted.prefix + 'pack-000001', bytes(4 * MiB))
+        assert counters.state().moved - before == 4 * MiB
+        if bandwidth_limit:
+            assert clock.monotonic() - began >= 0.2
 
     def test_a_mounted_disk_is_one_clear_error(self, loop, target, tmp_path):
         folder = tmp_path / 'mnt'

@@ -9,8 +9,12 @@ import pytest
 
 from ironic_snapshot_core import clock
 from ironic_snapshot_core import errors
+from ironic_snapshot_core import grant
+from ironic_snapshot_core.store import auth
 from ironic_snapshot_core.store import directory
+from ironic_snapshot_core.store import limit
 from ironic_snapshot_core.store import memory
+from ironic_snapshot_core.store import renewal
 from ironic_snapshot_core.store import retry
 from tests import faults
 from tests.contract import store_contract
@@ -58,6 +62,43 @@ class TestRetryingFaultyStore(store_contract.StoreContract):
         # Names that were refused never got that far.
         if injected.calls:
             injected.assert_all_fired()
+
+
+class TestRenewedStore(store_contract.StoreContract):
+    """With a grant that expires at each third call, likewise."""
+
+    @pytest.fixture
+    def store(self):
+        injected = faults.Faults()
+        calls = iter(range(10**9))
+        moments = iter(range(1, 10**9))
+
+        def mint():
+            return grant.mint('http://h/v1/a/c', 'key', next(moments),
+                              [('PUT', 'a/')])
+
+        holder = auth.GrantAuth(mint())
+
+        def fail_each_third():
+            if next(calls) % 3 == 0:
+                raise errors.GrantExpired('call', 'a', 'injected')
+
+        injected.on('*').call(fail_each_third).times(None)
+        now = clock.ManualClock()
+        yield retry.RetryingStore(
+            faults.FaultyStore(memory.MemoryStore(), injected), clock=now,
+            renewal=renewal.Renewal(
+                holder, now, lambda: holder.renew(mint())))
+        if injected.calls:
+            injected.assert_all_fired()
+
+
+class TestLimitedStore(store_contract.StoreContract):
+
+    @pytest.fixture
+    def store(self):
+        return limit.LimitedStore(
+            memory.MemoryStore(), 1000, clock.ManualClock())
 
 
 class TestDirectoryStore(store_contract.StoreContract):

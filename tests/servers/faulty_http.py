@@ -87,11 +87,17 @@ class Rule:
 
 
 class Entry(typing.NamedTuple):
-    """A request that came by; status None if it got no answer."""
+    """A request that came by.
+
+    :ivar path: without the query, which holds signatures.
+    :ivar status: None if it got no answer.
+    :ivar expires: of its temporary URL, if it has one: Unix time.
+    """
 
     method: str
     path: str
     status: int | None
+    expires: int | None = None
 
 
 class FaultyProxy:
@@ -155,9 +161,9 @@ class FaultyProxy:
                       if rule.fires(method, path)]
         return firing[0] if firing else Rule()
 
-    def note(self, method: str, path: str, status: int | None) -> None:
+    def note(self, entry: Entry) -> None:
         with self._lock:
-            self.log.append(Entry(method, path, status))
+            self.log.append(entry)
 
     def _read_control(self) -> None:
         """Read the rules again; if they are the same, go on counting."""
@@ -221,7 +227,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self._noted:
             self._noted = True
             proxy: FaultyProxy = typing.cast(typing.Any, self.server).proxy
-            proxy.note(self.command, self.path.partition('?')[0], status)
+            path, _, query = self.path.partition('?')
+            expires = urllib.parse.parse_qs(query).get('temp_url_expires')
+            proxy.note(Entry(self.command, path, status,
+                             int(expires[0]) if expires else None))
 
     def _request_body(self) -> typing.Iterator[bytes]:
         left = int(self.headers.get('Content-Length') or 0)

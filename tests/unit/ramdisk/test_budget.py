@@ -32,7 +32,7 @@ def test_enough_memory_gives_what_is_wanted():
     assert found.memory <= found.limit == 4 * GiB
 
 
-def test_less_memory_takes_uploads_then_workers_then_pack_size():
+def test_less_memory_takes_reads_uploads_workers_and_pack_size():
     seen = []
     limit = plan().memory
     while True:
@@ -45,6 +45,8 @@ def test_less_memory_takes_uploads_then_workers_then_pack_size():
         seen.append((found.uploads, found.workers, found.pack_size // MiB))
         limit = found.memory - 1
     assert seen == [
+        (2, 4, 64),
+        (2, 4, 64),
         (2, 4, 64),
         (1, 4, 64),
         (1, 3, 64),
@@ -71,17 +73,38 @@ def test_a_pack_holds_at_least_one_cluster():
     assert found.pack_size >= 2 * MiB
 
 
-def test_index_and_map_of_a_large_disk_count():
-    def memory(size):
-        return plan(disk_size=size, memory_limit=64 * GiB).memory
+def fit(clusters, limit=64 * GiB, ranges=0):
+    return budget.fit(
+        plan(memory_limit=limit),
+        cluster_size=256 * units.KiB,
+        codec=codec.get_codec('zstd'),
+        clusters=clusters,
+        ranges=ranges,
+    )
 
-    clusters = GiB // (256 * units.KiB)
-    gathered = clusters * budget.GATHERED_PER_CLUSTER
-    # A small disk: packs outweigh the encoding of the index.
-    assert memory(11 * GiB) - memory(10 * GiB) == gathered
-    # A large one: encoding comes after the packs, and takes more.
-    encoding = clusters * budget.ENCODING_PER_CLUSTER
-    assert memory(9 * TiB + GiB) - memory(9 * TiB) == gathered + encoding
+
+def test_only_what_is_in_use_counts():
+    assert plan(disk_size=100 * TiB).memory == plan(disk_size=GiB).memory
+    base = plan().memory
+    # A few clusters: packs outweigh the encoding of the index.
+    gathered = 1000 * budget.GATHERED_PER_CLUSTER
+    assert fit(1000).memory - base == gathered
+    assert fit(0, ranges=100).memory - base == 100 * budget.PER_RANGE
+    # Many: encoding comes after the packs, and takes more.
+    encoding = 1000 * budget.ENCODING_PER_CLUSTER
+    many = 20 * 1000 * 1000
+    assert fit(many + 1000).memory - fit(many).memory == gathered + encoding
+
+
+def test_metadata_of_a_terabyte():
+    per_cluster = budget.GATHERED_PER_CLUSTER
+    assert 4_000_000 * per_cluster <= 210 * 1000 * 1000
+
+
+def test_what_is_in_use_may_be_too_much():
+    with pytest.raises(errors.InvalidValue, match='at least'):
+        fit(20 * 1000 * 1000, limit=512 * MiB)
+    assert fit(600_000, limit=plan().memory).uploads == 1
 
 
 def test_a_high_level_of_compression_counts():

@@ -35,12 +35,27 @@ def test_equal_clusters_share_a_slot():
 
 
 def test_more_packs():
-    found = content.Content(4, 32)
-    for cluster, letter in enumerate('ABCD'):
+    found = content.Content(6, 32)
+    found.add(0, digest('A'))
+    found.add(1, digest('B'))
+    found.place(0, (1, 0))
+    for cluster, letter in enumerate('CADC', 2):
         found.add(cluster, digest(letter))
     found.place(2, (1, 0))
-    found.place(0, (1, 0))
-    assert list(found) == [(0, 1), (1, 0), (2, 3), (3, 2)]
+    assert list(found) == [(0, 1), (1, 0), (2, 3), (3, 1), (4, 2), (5, 3)]
+    assert bytes(found.digests(0, 4)) == b''.join(map(digest, 'BADC'))
+    assert found.digest_of(2) == digest('C')
+    assert found.digest_of(6) is None
+    assert list(found.between(1, 3)) == [(1, 0), (2, 3)]
+
+
+def test_it_goes_on_behind_what_was_restored():
+    found = content.Content(6, 32)
+    found.restore(iter([(0, 1), (3, 0)]), [digest('B'), digest('A')])
+    assert not found.add(4, digest('A'))
+    assert found.add(5, digest('C'))
+    found.place(2, (0,))
+    assert list(found) == [(0, 1), (3, 0), (4, 1), (5, 2)]
 
 
 def test_what_is_known():
@@ -60,19 +75,29 @@ def test_too_many_clusters():
 )
 def test_any_disk_and_any_shuffle(picture, data):
     found = content.Content(len(picture), 32)
+    slots = []
     stored = []
+
+    def close():
+        first = len(slots)
+        order = data.draw(strategies.permutations(range(len(stored))))
+        found.place(first, order)
+        slots.extend(stored[number] for number in order)
+        stored.clear()
+
     for cluster, letter in enumerate(picture):
         if letter != '-' and found.add(cluster, digest(letter)):
             stored.append(letter)
-    slots = []
-    first = 0
-    while first < len(stored):
-        size = data.draw(strategies.integers(1, len(stored) - first))
-        order = data.draw(strategies.permutations(range(size)))
-        found.place(first, order)
-        slots += [stored[first + number] for number in order]
-        first += size
+            if data.draw(strategies.booleans()):
+                close()
+    if stored:
+        close()
     restored = ['-'] * len(picture)
     for cluster, slot in found:
         restored[cluster] = slots[slot]
+        assert found.digest_of(cluster) == digest(slots[slot])
     assert ''.join(restored) == picture
+    assert bytes(found.digests(0, len(slots))) == b''.join(
+        map(digest, slots)
+    )
+    assert all(found.is_known(digest(letter)) for letter in slots)

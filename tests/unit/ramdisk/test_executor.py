@@ -270,3 +270,18 @@ def test_a_stoppable_clock_sleeps():
     started = clock.monotonic()
     clock.sleep(0.02)
     assert clock.monotonic() - started >= 0.02
+
+
+def test_it_tells_what_the_loop_has_waited_for():
+    def slow(item):
+        time.sleep(0.03)
+        return item
+
+    with make(workers=1, uploads=1) as threads:
+        for _ in threads.map(range(5), slow):
+            pass
+        assert threads.waits.results >= 0.1
+        assert threads.waits.places < 0.1
+        for _ in range(4):
+            threads.send(lambda: slow(0))
+        assert threads.waits.places >= 0.05

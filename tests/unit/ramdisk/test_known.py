@@ -47,8 +47,8 @@ def test_it_is_a_dict(digests):
     model = {}
     for each in digests:
         assert table.find(each) == model.get(each)
-        if each not in model:
-            model[each] = table.add(each)
+        number = table.add(each)
+        assert number == model.setdefault(each, len(model))
     assert len(table) == len(model)
 
 

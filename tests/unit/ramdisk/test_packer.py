@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters into packs."""
 
+import threading
+
 import pytest
 
 from ipa_snapshot_hardware import content as contents
@@ -36,12 +38,12 @@ def pack(clusters, store=None, pack_size=units.MiB):
             store=store,
             threads=threads,
             content=content,
-            counters=progress.Progress(1, clock.ManualClock()),
+            counters=progress.Progress(clock.ManualClock()),
         )
         for number, (data, compressed) in enumerate(clusters):
             assert content.add(number, digest(number))
-            packs.add(data, digest(number), compressed)
-        packs.finish()
+            packs.add(number, data, digest(number), compressed)
+        packs.finish(len(clusters))
     return packs, content, store
 
 
@@ -90,6 +92,49 @@ def test_the_last_cluster_may_overflow_the_pack():
     packs, content, _ = pack(clusters)
     assert [each.clusters for each in packs.records] == [17]
     assert len(list(content)) == 17
+
+
+def test_marks_follow_what_is_stored():
+    slow = threading.Event()
+
+    class Store(memory.MemoryStore):
+        def put(self, name, data):
+            if name.endswith('pack-000001'):
+                assert slow.wait(30)
+            return super().put(name, data)
+
+    content = contents.Content(100, 32)
+    with executor.Executor(
+        workers=1, reads=2, uploads=2, stop=executor.Stop()
+    ) as threads:
+        packs = packer.Packer(
+            attempt=ATTEMPT,
+            prefix='p/',
+            cluster_size=C,
+            pack_size=units.MiB,
+            store=Store(),
+            threads=threads,
+            content=content,
+            counters=progress.Progress(clock.ManualClock()),
+        )
+
+        def add(cluster, number):
+            if content.add(cluster, digest(number)):
+                packs.add(cluster, raw(number)[0], digest(number), False)
+
+        for number in range(32):
+            add(number * 2, number)
+        # Seen before: they need no pack of their own.
+        add(70, 3)
+        # The first pack is not stored, though the second may be.
+        assert packs.stored_mark() == packer.START
+        slow.set()
+        threads.wait_for_place()
+        packs.finish(80)
+    assert packs.stored_mark() == packer.Mark(2, 63, 32, 32)
+    index_packs, records = packs.stored_packs(1, 2)
+    assert [each.name for each in index_packs] == ['pack-000002']
+    assert [each.name for each in records] == ['pack-000002']
 
 
 def test_a_store_that_fails_ends_it():

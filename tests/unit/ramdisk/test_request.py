@@ -17,9 +17,12 @@ LINEAGE = layout.Lineage(NODE, GENERATION)
 URL = 'https://swift.example/v1/AUTH_p/ironic-snapshots'
 
 
-def mint(method='PUT', prefix=None):
+def mint(*methods, prefix=None):
     prefix = prefix or layout.attempt_prefix(LINEAGE, SNAPSHOT)
-    return grant.mint(URL, 'key', 2_000_000_000, [(method, prefix)])
+    methods = methods or ('PUT', 'GET')
+    return grant.mint(
+        URL, 'key', 2_000_000_000, [(each, prefix) for each in methods]
+    )
 
 
 def arguments(**changes):
@@ -60,6 +63,33 @@ def test_what_the_conductor_sends():
 def test_limits_may_be_left_out():
     found = take(arguments(workers=..., memory_limit=...))
     assert (found.workers, found.memory_limit) == (0, 0)
+
+
+def test_what_may_be_left_out():
+    found = take(arguments())
+    assert (found.all_blocks, found.skip_gaps) == (False, False)
+    assert (found.allow_bad_sectors, found.adaptive_level) == (False, False)
+    assert (found.bandwidth_limit, found.io_priority) == (0, 'normal')
+    assert found.slice_seconds == 60
+
+
+def test_what_may_be_asked_for():
+    found = take(
+        arguments(
+            codec_level=None,
+            all_blocks=True,
+            skip_gaps=True,
+            allow_bad_sectors=True,
+            adaptive_level=True,
+            bandwidth_limit=1 << 20,
+            io_priority='idle',
+            slice_seconds=5,
+        )
+    )
+    assert (found.all_blocks, found.skip_gaps) == (True, True)
+    assert (found.allow_bad_sectors, found.adaptive_level) == (True, True)
+    assert (found.bandwidth_limit, found.io_priority) == (1 << 20, 'idle')
+    assert found.slice_seconds == 5
 
 
 def test_a_codec_without_levels():
@@ -110,10 +140,29 @@ def test_a_codec_without_levels():
         ({'workers': float('nan')}, 'invalid-value'),
         ({'workers': 10**9}, 'invalid-value'),
         ({'memory_limit': -1}, 'invalid-value'),
+        ({'all_blocks': 1}, 'invalid-value'),
+        ({'skip_gaps': None}, 'invalid-value'),
+        ({'allow_bad_sectors': 'true'}, 'invalid-value'),
+        ({'adaptive_level': 0}, 'invalid-value'),
+        ({'adaptive_level': True}, 'invalid-value'),
+        (
+            {'adaptive_level': True, 'codec': 'zlib', 'codec_level': None},
+            'invalid-value',
+        ),
+        ({'bandwidth_limit': -1}, 'invalid-value'),
+        ({'bandwidth_limit': 1}, 'invalid-value'),
+        ({'bandwidth_limit': (1 << 40) + 1}, 'invalid-value'),
+        ({'bandwidth_limit': 1e6}, 'invalid-value'),
+        ({'io_priority': 'urgent'}, 'invalid-value'),
+        ({'io_priority': 2}, 'invalid-value'),
+        ({'slice_seconds': 0}, 'invalid-value'),
+        ({'slice_seconds': 3601}, 'invalid-value'),
+        ({'slice_seconds': True}, 'invalid-value'),
         ({'grant': ...}, 'invalid-value'),
         ({'grant': None}, 'invalid-value'),
         ({'grant': {}}, 'unsupported-version'),
-        ({'grant': mint(method='GET').to_dict()}, 'invalid-value'),
+        ({'grant': mint('GET').to_dict()}, 'invalid-value'),
+        ({'grant': mint('PUT').to_dict()}, 'invalid-value'),
         ({'grant': mint(prefix='v1/other/').to_dict()}, 'invalid-value'),
     ],
 )

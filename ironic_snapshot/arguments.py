@@ -10,6 +10,7 @@ from typing import Any
 from ironic.common import exception
 import jsonschema
 
+from ironic_snapshot.conf import BANDWIDTH_MAX
 from ironic_snapshot.conf import CLUSTER_SIZES
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core.codec import CODECS
@@ -17,6 +18,10 @@ from ironic_snapshot_core.codec import CODECS
 
 STEP_INTERFACE = 'deploy'
 STEP = 'snapshot'
+
+# zstd, with a level that is chosen while capturing.
+AUTO = 'auto'
+_AUTO_CODEC = 'zstd'
 
 _PROPERTIES: dict[str, dict[str, Any]] = {
     'name': {
@@ -39,8 +44,9 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
     },
     'compression': {
         'type': 'string',
-        'enum': ['zstd', 'zlib', 'none'],
-        'description': 'Compression of the image (default: [snapshot]'
+        'enum': [AUTO, 'zstd', 'zlib', 'none'],
+        'description': 'Compression of the image; auto: zstd with a level '
+                       'that keeps up with the upload (default: [snapshot]'
                        'compression).',
     },
     'compression_level': {
@@ -49,6 +55,35 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
         'maximum': 19,
         'description': 'Level of the compression: zstd 1 to 19, zlib 1 to 9 '
                        '(default: [snapshot]compression_level).',
+    },
+    'all_blocks': {
+        'type': 'boolean',
+        'description': 'Read every block of the disk, not only those that '
+                       'its file systems use (default: false).',
+    },
+    'skip_gaps': {
+        'type': 'boolean',
+        'description': 'Leave out the inside of large gaps between '
+                       'partitions (default: false).',
+    },
+    'allow_bad_sectors': {
+        'type': 'boolean',
+        'description': 'Go on past sectors that cannot be read; the snapshot '
+                       'is degraded then and says where (default: false).',
+    },
+    'bandwidth_limit': {
+        'type': 'integer',
+        'minimum': 1,
+        'maximum': BANDWIDTH_MAX,
+        'description': 'MiB to upload per second at most, 1 to '
+                       f'{BANDWIDTH_MAX} (default: [snapshot]'
+                       'bandwidth_limit, which is the most there is).',
+    },
+    'io_priority': {
+        'type': 'string',
+        'enum': ['normal', 'low', 'idle'],
+        'description': 'Priority with which the disk is read (default: '
+                       '[snapshot]io_priority).',
     },
     'shutdown': {
         'type': 'string',
@@ -70,13 +105,25 @@ ARGSINFO = {name: {'description': schema['description'], 'required': False}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SnapshotArguments:
-    """What the user asked for, with the defaults filled in."""
+    """What the user asked for, with the defaults filled in.
+
+    :ivar compression: a codec.
+    :ivar compression_level: of it; None where there is no choice.
+    :ivar adaptive_level: the level is chosen while capturing.
+    :ivar bandwidth_limit: in MiB per second; 0: none.
+    """
 
     name: str | None
     description: str
     cluster_size: int
     compression: str
     compression_level: int | None
+    adaptive_level: bool
+    all_blocks: bool
+    skip_gaps: bool
+    allow_bad_sectors: bool
+    bandwidth_limit: int
+    io_priority: str
     shutdown: str
 
 
@@ -89,16 +136,24 @@ def parse(args: dict[str, Any] | None) -> SnapshotArguments:
     args = {} if args is None else args
     faults = sorted(_VALIDATOR.iter_errors(args), key=lambda e: str(e.path))
     if faults:
-        raise exception.InvalidParameterValue(
-            'Service step deploy.snapshot: '
-            + '; '.join(_explain(fault) for fault in faults))
+        raise _refusal('; '.join(_explain(fault) for fault in faults))
+    if args.get('all_blocks') and args.get('skip_gaps'):
+        raise _refusal('"skip_gaps" leaves out what "all_blocks" is to '
+                       'read: ask for one of them')
     compression = args.get('compression', CONF.snapshot.compression)
+    adaptive = compression == AUTO
     return SnapshotArguments(
         name=args.get('name'),
         description=args.get('description', ''),
         cluster_size=args.get('cluster_size', CONF.snapshot.cluster_size),
-        compression=compression,
+        compression=_AUTO_CODEC if adaptive else compression,
         compression_level=_level(compression, args.get('compression_level')),
+        adaptive_level=adaptive,
+        all_blocks=args.get('all_blocks', False),
+        skip_gaps=args.get('skip_gaps', False),
+        allow_bad_sectors=args.get('allow_bad_sectors', False),
+        bandwidth_limit=_bandwidth(args.get('bandwidth_limit', 0)),
+        io_priority=args.get('io_priority', CONF.snapshot.io_priority),
         shutdown=args.get('shutdown', 'soft'))
 
 
@@ -118,17 +173,37 @@ def is_snapshot(step: dict[str, Any] | None) -> bool:
 
 
 def _level(compression: str, asked: int | None) -> int | None:
+    if compression == AUTO:
+        if asked is not None:
+            raise _refusal(
+                'argument "compression_level" goes with a compression, and '
+                'auto chooses its own: name a compression, or leave the '
+                'level out')
+        return None
     # A codec without levels refuses every one.
     highest = max(CODECS[compression].levels, default=0)
     if asked is None:
         return min(CONF.snapshot.compression_level, highest) or None
     if asked > highest:
-        raise exception.InvalidParameterValue(
-            'Service step deploy.snapshot: argument "compression_level" is '
-            f'{asked}, but {compression} '
-            + (f'ends at {highest}.' if highest else 'has no level: '
-               'leave the argument out.'))
+        raise _refusal(
+            f'argument "compression_level" is {asked}, but {compression} '
+            + (f'ends at {highest}' if highest else 'has no level: '
+               'leave the argument out'))
     return asked
+
+
+def _bandwidth(asked: int) -> int:
+    limit = CONF.snapshot.bandwidth_limit
+    if limit and asked > limit:
+        raise _refusal(
+            f'argument "bandwidth_limit" is {asked}, but the operator allows '
+            f'{limit} MiB/s at most')
+    return asked or limit
+
+
+def _refusal(text: str) -> exception.InvalidParameterValue:
+    return exception.InvalidParameterValue(
+        f'Service step deploy.snapshot: {text}')
 
 
 def _explain(fault: jsonschema.ValidationError) -> str:

@@ -5,7 +5,8 @@ Small entries in ``driver_internal_info`` (a TEXT column: a few hundred bytes
 each, and never a secret):
 
 ``snapshot``
-    the running or the last attempt; its status is what a user reads.
+    the running or the last attempt; its status and its progress are what a
+    user reads.
 ``snapshot_generation``
     the second half of the lineage: a new deployment gets a new one.
 ``service_prepared_for``
@@ -15,6 +16,7 @@ import dataclasses
 from typing import Any
 import uuid
 
+from ironic_snapshot.progress import Progress
 from ironic_snapshot_core.layout import Lineage
 
 _RECORD = 'snapshot'
@@ -48,8 +50,15 @@ class Attempt:
     :ivar started_at: ISO 8601, UTC.
     :ivar shutdown: how the node went down: ``clean``, ``forced`` or ``off``.
     :ivar sequence: its place among the snapshots of the lineage.
-    :ivar tries: how often the step has been started for this request.
+    :ivar tries: agents that were begun with since something was stored; an
+        agent that restarts goes on with the same attempt.
+    :ivar lost_at_bytes: that were stored when the agent last restarted.
     :ivar step_index: position of the step in the request.
+    :ivar options: arguments of the agent that stay the same from slice to
+        slice, whatever becomes of the configuration.
+    :ivar lease_expires: seconds since the epoch.
+    :ivar handled: id of the last command of the agent that was dealt with.
+    :ivar progress: of a capture that is not committed.
     :ivar reason: why it failed.
     :ivar result: figures of a committed snapshot.
     """
@@ -63,7 +72,12 @@ class Attempt:
     shutdown: str = ''
     sequence: int = 0
     tries: int = 0
+    lost_at_bytes: int = 0
     step_index: int | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lease_expires: int = 0
+    handled: str = ''
+    progress: Progress = Progress()
     reason: str = ''
     result: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -72,11 +86,19 @@ class Attempt:
         """Whether a capture is under way."""
         return self.status in OPEN
 
+    def note(self, node: Any) -> None:
+        """Put it into the node record; the caller saves that."""
+        record = {field.name: getattr(self, field.name)
+                  for field in dataclasses.fields(self)}
+        record['progress'] = (
+            {} if self.progress == Progress() else self.progress.to_dict())
+        node.set_driver_internal_info(_RECORD, {
+            name: value for name, value in record.items()
+            if value not in ('', None, {})})
+
     def save(self, node: Any) -> None:
         """Write it to the node record."""
-        node.set_driver_internal_info(_RECORD, {
-            field.name: value for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) not in ('', None, {})})
+        self.note(node)
         node.save()
 
     def ended(self, status: str, **changes: Any) -> 'Attempt':
@@ -92,8 +114,19 @@ def load(node: Any) -> Attempt | None:
     if not record:
         return None
     known = {field.name for field in dataclasses.fields(Attempt)}
-    return Attempt(**{key: value for key, value in record.items()
-                      if key in known})
+    fields = {key: value for key, value in record.items() if key in known}
+    fields['progress'] = Progress.from_dict(record.get('progress') or {})
+    return Attempt(**fields)
+
+
+def current(node: Any) -> Attempt | None:
+    """The attempt of the step that the node is at, once it has begun."""
+    this = load(node)
+    index = node.driver_internal_info.get('service_step_index')
+    if (this is None or this.status not in (RUNNING, COMMITTED)
+            or this.step_index != index):
+        return None
+    return this
 
 
 def lineage(node: Any) -> Lineage:

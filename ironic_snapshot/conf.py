@@ -14,6 +14,9 @@ GROUP = 'snapshot'
 VERIFY_CA_GROUPS = ('redfish-snapshot', 'idrac-snapshot',
                     'fake-hardware-snapshot')
 
+# MiB/s; a step may ask for it as well.
+BANDWIDTH_MAX = 1_000_000
+
 # What a user may ask for as well; qcow2 and the formats of the core agree.
 CLUSTER_SIZES = [64 * KiB, 128 * KiB, 256 * KiB, 512 * KiB, MiB, 2 * MiB]
 
@@ -43,9 +46,22 @@ SNAPSHOT_OPTS = [
                      'plain HTTP anyone on the path can read the disk and '
                      'the temporary URLs.'),
     cfg.IntOpt('grant_ttl',
-               default=14400, min=300,
-               help='Seconds for which the temporary URLs of one capture '
-                    'are valid. A capture that takes longer fails.'),
+               default=3600, min=300,
+               help='Seconds for which the temporary URLs of a capture are '
+                    'valid. The agent gets new ones with each slice, so a '
+                    'capture may take as long as it takes; this is how long '
+                    'it goes on without a conductor. At least four times '
+                    'slice_interval.'),
+    cfg.IntOpt('slice_interval',
+               default=60, min=10, max=600,
+               help='Seconds of a slice: the agent captures in the '
+                    'background, and this often it reports its progress and '
+                    'gets new temporary URLs.'),
+    cfg.IntOpt('stall_timeout',
+               default=900, min=0,
+               help='Seconds without a byte read or stored, or without an '
+                    'answer of the agent, after which a capture fails. '
+                    '0: never.'),
     cfg.IntOpt('cluster_size',
                default=256 * KiB,
                choices=CLUSTER_SIZES,
@@ -54,13 +70,16 @@ SNAPSHOT_OPTS = [
                     'increments.'),
     cfg.StrOpt('compression',
                default='zstd',
-               choices=[('zstd', 'Fast; QEMU 5.1 or newer reads it.'),
+               choices=[('auto', 'zstd, with a level that keeps up with '
+                                 'the upload.'),
+                        ('zstd', 'Fast; QEMU 5.1 or newer reads it.'),
                         ('zlib', 'Slow; every QEMU reads it.'),
                         ('none', 'No compression.')],
                help='Compression of the clusters.'),
     cfg.IntOpt('compression_level',
                default=1, min=1, max=19,
-               help='Level of the compression; zlib ends at 9.'),
+               help='Level of the compression; zlib ends at 9, and auto '
+                    'chooses its own.'),
     cfg.IntOpt('pack_size',
                default=64, min=1, max=1024,
                help='MiB after which a pack is closed and uploaded.'),
@@ -72,6 +91,16 @@ SNAPSHOT_OPTS = [
                default=0, min=0,
                help='MiB that a capture may use in the ramdisk; 0: half of '
                     'what is free, at most 1024.'),
+    cfg.IntOpt('bandwidth_limit',
+               default=0, min=0, max=BANDWIDTH_MAX,
+               help='MiB that one capture may upload per second; 0: no '
+                    'limit. A step may ask for less, not for more.'),
+    cfg.StrOpt('io_priority',
+               default='normal',
+               choices=[('normal', 'As everything else in the ramdisk.'),
+                        ('low', 'After everything else.'),
+                        ('idle', 'Only when nothing else reads.')],
+               help='Priority with which the disk is read.'),
     cfg.IntOpt('shutdown_timeout',
                default=180, min=30,
                help='Seconds that the operating system of the node gets to '
@@ -79,8 +108,9 @@ SNAPSHOT_OPTS = [
                     'powered off hard.'),
     cfg.IntOpt('max_tries',
                default=3, min=1,
-               help='How often a capture is begun again after the agent has '
-                    'restarted, before the step fails.'),
+               help='How many agents in a row may lose a capture without '
+                    'storing anything new, before the step fails. An agent '
+                    'that restarts goes on where the last one was.'),
     cfg.IntOpt('sweep_workers',
                default=16, min=1, max=128,
                help='Threads that check the stored objects at the commit.'),

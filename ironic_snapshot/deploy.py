@@ -98,21 +98,16 @@ class SnapshotDeployMixin:
         :returns: SERVICEWAIT: the agent works on it.
         """
         node = task.node
-        before = attempt.load(node)
+        this = attempt.current(node)
+        if this is not None and this.status == attempt.COMMITTED:
+            return None
         try:
-            step = copy.deepcopy(node.service_step)
-            step['args'] = service.start(task, args)
-            # Without it a restarted agent makes Ironic skip the step and
-            # report success.
-            async_steps.set_node_flags(node, skip_current_step=False,
-                                       step_type='service')
-            return agent_base.execute_step(task, step, 'service')
+            self._send(task, *(service.proceed(task) if this
+                               else service.start(task, args)))
+            return states.SERVICEWAIT
         except exception.AgentInProgress:
             # The agent is still at an earlier command; do_next_service_step
-            # waits and comes back. Its result belongs to that attempt.
-            service.close(node, attempt.FAILED, 'the agent was busy')
-            if before:
-                before.save(node)
+            # waits, and the next heartbeat goes on with this attempt.
             raise
         except Exception as exc:
             # The text may quote the request; no traceback, for it may too.
@@ -188,34 +183,95 @@ class SnapshotDeployMixin:
         """On each heartbeat: has the agent finished, failed or restarted?
 
         Ironic runs the *deploy* error handler for a failed service step; so
-        neither success nor failure of ours is left to it.
+        neither success nor failure of ours is left to it. Nor is the next
+        slice: Ironic would take the node through "servicing" for it, and a
+        conductor that dies or starts meanwhile fails the node.
         """
         node = task.node
         if step_type != 'service' or not arguments.is_snapshot(
                 node.service_step):
             return super().process_next_step(task, step_type, **kwargs)
-        async_steps.set_node_flags(node, skip_current_step=False,
-                                   step_type='service')
-        commands = agent_client.get_client(task).get_commands_status(node)
+        this = attempt.current(node)
+        if this is None:
+            # The agent was busy when the step should have begun.
+            async_steps.set_node_flags(node, skip_current_step=False,
+                                       step_type='service')
+            return agent_base._continue_steps(task, 'service')
+        if this.status == attempt.COMMITTED:
+            return self._complete(task)
+        try:
+            commands = agent_client.get_client(task).get_commands_status(node)
+        except exception.AgentConnectionFailed as exc:
+            return self._wait(task, service.explain(exc), LOG.warning)
         if agent_base._freshly_booted(commands, 'service'):
-            # Begins again with the current step, thanks to the flag.
-            return super().process_next_step(task, step_type, **kwargs)
+            return self._proceed(task, lost=True)
+        if service.is_idle(commands):
+            return self._proceed(task)
         command = agent_base._get_completed_command(task, commands, 'service')
         if command is None:
-            return None
+            return self._wait(task, 'the agent has not ended its slice')
+        if service.is_handled(this, command):
+            return self._proceed(task)
         if command['command_status'] != 'SUCCEEDED':
             return self._give_up(
                 task, agent_client.get_command_error(command))
         try:
-            result = (command.get('command_result') or {})
-            service.finish(task, result.get('service_result'))
+            more = service.take(task, command)
         except Exception as exc:
-            LOG.debug('The commit failed', exc_info=True)
-            return self._give_up(task, service.explain(exc))
-        async_steps.set_node_flags(node, skip_current_step=True,
+            LOG.debug('The result is not taken', exc_info=True)
+            return self._bear(task, exc)
+        return self._proceed(task) if more else self._complete(task)
+
+    def _proceed(self, task, lost=False):
+        """Have the agent do another slice, with fresh temporary URLs."""
+        try:
+            self._send(task, *service.proceed(task, lost))
+        except Exception as exc:
+            return self._bear(task, exc)
+
+    def _send(self, task, this, args):
+        """Give the agent a slice, and remember it once it has taken it.
+
+        A conductor that dies in between does it again, which is safe.
+
+        :param args: hold signatures; the step with them is never saved.
+        """
+        node = task.node
+        step = copy.deepcopy(node.service_step)
+        step['args'] = args
+        agent_base.execute_step(task, step, 'service')
+        this.note(node)
+        # Without the flag a restarted agent makes Ironic skip the step and
+        # report success.
+        async_steps.set_node_flags(node, skip_current_step=False,
                                    step_type='service')
-        # What super() would end with, without asking the agent once more:
-        # it must not be able to fail what is committed.
+
+    def _bear(self, task, exc):
+        """Try again with the next heartbeat what may do better then."""
+        if not service.is_passing(exc):
+            return self._give_up(task, service.explain(exc))
+        # What was taken already is not taken again.
+        task.node.save()
+        return self._wait(task, service.explain(exc), LOG.warning)
+
+    def _wait(self, task, why, log=LOG.debug):
+        """Leave it to the next heartbeat, unless there were too many."""
+        why = redact.redact(why)
+        log('Snapshot of node %(node)s waits for the next heartbeat: %(why)s',
+            {'node': task.node.uuid, 'why': why})
+        try:
+            service.check_answering(task.node, why)
+        except errors.Stalled as exc:
+            self._give_up(task, service.explain(exc))
+
+    def _complete(self, task):
+        """Go on after the committed snapshot.
+
+        What super() would end with, without asking the agent once more: it
+        must not be able to fail what is committed.
+        """
+        async_steps.set_node_flags(task.node, skip_current_step=True,
+                                   step_type='service')
         return agent_base._continue_steps(task, 'service')
 
     def _give_up(self, task, reason):
@@ -237,7 +293,7 @@ class SnapshotDeployMixin:
 
     @METRICS.timer('SnapshotDeploy._boot_back_orphans')
     @periodics.node_periodic(
-        purpose='booting back nodes whose snapshot was cut off',
+        purpose='looking after nodes whose snapshot was cut off',
         spacing=CONF.snapshot.orphan_check_interval,
         enabled=CONF.snapshot.orphan_check_interval > 0,
         filters={'provision_state_in': _ORPHAN_STATES, 'reserved': False,
@@ -250,18 +306,34 @@ class SnapshotDeployMixin:
         """Boot back what no worker is busy with any more.
 
         A conductor that dies while a node is in "servicing" leaves it there,
-        or in "service failed" when it comes back, in the ramdisk.
+        or in "service failed" when it comes back, in the ramdisk. A capture
+        that was begun by then goes on.
         """
         node = task.node
         if (node.provision_state not in _ORPHAN_STATES
                 or not attempt.is_prepared_for_snapshot(node)):
             return
+        this = attempt.current(node)
+        if (node.provision_state == states.SERVICING and this is not None
+                and this.open and arguments.is_snapshot(node.service_step)):
+            LOG.warning('A conductor stopped while it began snapshot '
+                        '%(snapshot)s of node %(node)s; it goes on with the '
+                        'next heartbeat of the agent',
+                        {'snapshot': this.snapshot, 'node': node.uuid})
+            task.process_event('wait')
+            return
         LOG.warning('Node %(node)s is in state "%(state)s" with nobody '
                     'working on its snapshot; booting it back',
                     {'node': node.uuid, 'state': node.provision_state})
         if node.provision_state == states.SERVICING:
-            self._give_up(task, 'the conductor stopped while it was working '
-                                'on the node; run the step again')
+            record = attempt.load(node)
+            self._give_up(
+                task,
+                f'the conductor stopped after snapshot {record.snapshot} was '
+                'committed; steps that were to follow have not run'
+                if record and record.status == attempt.COMMITTED else
+                'the conductor stopped while it was working on the node; run '
+                'the step again')
             return
         reason = node.last_error
         self.tear_down_service(task)

@@ -2,9 +2,10 @@
 """The service step ``deploy.snapshot`` as the conductor sees it.
 
 ``check`` runs before the node is touched and ``shut_down`` touches it first,
-``start`` runs when the agent is ready, ``finish`` when it says that it is
-done, ``close`` on every way out. All state is in the node record and in
-Swift, so that any conductor can go on with it.
+``start`` runs when the agent is ready. The agent works in slices: ``take``
+looks at the end of each and ``proceed`` prepares the next, until the last one
+is committed. ``close`` is on every way out. All state is in the node record
+and in Swift, so that any conductor can go on with it.
 """
 import contextlib
 import dataclasses
@@ -16,17 +17,20 @@ import uuid
 from ironic.common import exception
 from ironic.common import metrics_utils
 from ironic import version as ironic_version
+from keystoneauth1 import exceptions as keystone_exceptions
 from oslo_log import log
 
 from ironic_snapshot import arguments
 from ironic_snapshot import attempt
-from ironic_snapshot import commit
 from ironic_snapshot import power
+from ironic_snapshot import progress
 from ironic_snapshot.targets import swift
 from ironic_snapshot.conf import CONF
+from ironic_snapshot_core import commit
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
+from ironic_snapshot_core.clock import Clock
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import NodeRecord
@@ -38,6 +42,15 @@ METRICS = metrics_utils.get_metrics_logger(__name__)
 
 # Version of what the conductor and the agent say to each other.
 PROTOCOL = 1
+
+CLOCK: Clock = SystemClock()
+
+# A lease outlives every grant. It is written anew only when this many more
+# seconds have passed, not with each slice.
+_LEASE_MARGIN = 600
+
+# Of a time that the agent says.
+_MOST_SECONDS = 10 ** 9
 
 
 def check(task) -> list[arguments.SnapshotArguments]:
@@ -71,105 +84,133 @@ def shut_down(task, soft: bool) -> None:
 
 
 @METRICS.timer('snapshot.start')
-def start(task, args: dict[str, Any]) -> dict[str, Any]:
+def start(task, args: dict[str, Any]) -> tuple[attempt.Attempt,
+                                               dict[str, Any]]:
     """Open an attempt.
 
     :param args: the step's arguments as the user wrote them.
-    :returns: the arguments for the agent. They hold signatures: they are
-        sent to the agent and neither saved nor logged.
-    :raises: NodeServicingFailure when the agent has restarted too often.
+    :returns: what :func:`proceed` returns.
     """
     node = task.node
     asked = arguments.parse(args)
     before = attempt.load(node) or attempt.Attempt(attempt.PREPARING)
-    index = node.driver_internal_info.get('service_step_index')
-    again = before.status == attempt.RUNNING and before.step_index == index
-    if again and before.tries >= CONF.snapshot.max_tries:
-        raise exception.NodeServicingFailure(
-            f'the agent has lost the capture {before.tries} times; look at '
-            'the log of the ramdisk, then run the step again')
     target = swift.for_node(node)
     lineage = attempt.lineage(node)
-    if again:
-        LOG.warning('The agent on node %s has restarted; the capture begins '
-                    'again', node.uuid)
-        _end_lease(target, lineage, before.snapshot)
     now = _now()
     this = attempt.Attempt(
         attempt.RUNNING,
         snapshot=str(uuid.uuid4()),
-        name=(before.name if again else '') or asked.name
-        or f'{node.name or node.uuid} {now}',
+        name=asked.name or f'{node.name or node.uuid} {now}',
         container=target.container,
         generation=lineage.generation,
         started_at=now,
         shutdown=before.shutdown,
         sequence=attempt.next_sequence(node),
-        tries=before.tries + 1 if again else 1,
-        step_index=index)
-    grant = target.grant(
-        [('PUT', layout.attempt_prefix(lineage, this.snapshot))])
-    target.store.put(
-        layout.lease_name(lineage, this.snapshot),
-        json.dumps({'version': 1, 'snapshot': this.snapshot,
-                    'expires': grant['expires']}).encode())
-    this.save(node)
-    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins, '
-             'try %(tries)d',
+        tries=1,
+        step_index=node.driver_internal_info.get('service_step_index'),
+        options=_options(asked),
+        handled=before.handled)
+    this, agent_args = _slice(this, target, lineage)
+    # Before the agent hears of it: whatever happens, somebody will end it.
+    dataclasses.replace(
+        this, progress=progress.Progress(moved_at=now)).save(node)
+    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins',
              {'snapshot': this.snapshot, 'name': this.name,
-              'node': node.uuid, 'tries': this.tries})
-    return {
-        'protocol': PROTOCOL,
-        'snapshot': this.snapshot,
-        'name': this.name,
-        'lineage': dataclasses.asdict(lineage),
-        'cluster_size': asked.cluster_size,
-        'codec': asked.compression,
-        'codec_level': asked.compression_level,
-        'digest': DEFAULT_DIGEST.id,
-        'pack_size': CONF.snapshot.pack_size * MiB,
-        'workers': CONF.snapshot.workers,
-        'memory_limit': CONF.snapshot.memory_limit * MiB,
-        'grant': grant,
-    }
+              'node': node.uuid})
+    return this, agent_args
 
 
-@METRICS.timer('snapshot.finish')
-def finish(task, result: Any) -> None:
-    """Commit what the agent has captured.
+@METRICS.timer('snapshot.proceed')
+def proceed(task, lost: bool = False) -> tuple[attempt.Attempt,
+                                               dict[str, Any]]:
+    """Prepare another slice of the running attempt.
 
-    :param result: what the step returned on the agent.
-    :raises: Error of the core when it must not be committed.
+    Doing it once too often is safe: the agent goes on with the capture of
+    this id, whether it runs it already, has restarted, or is done.
+
+    :param lost: the agent has restarted.
+    :returns: the attempt, to be saved once the agent has taken the slice,
+        and the arguments for the agent. These hold signatures: they are sent
+        to the agent and neither saved nor logged.
+    :raises: NodeServicingFailure when the agent has restarted too often.
     """
     node = task.node
     this = attempt.load(node)
-    if this is None or this.status != attempt.RUNNING:
-        raise errors.Corrupted(
-            'the record of the node', 'it holds no running snapshot')
-    lineage = layout.Lineage(node.uuid, this.generation)
-    report = _parse_result(result, this)
-    store = swift.named(this.container).store
-    asked = arguments.parse((node.service_step or {}).get('args'))
-    manifest = commit.commit(store, commit.Intent(
-        lineage=lineage, snapshot=this.snapshot, report=report,
-        facts=_facts(node, this, asked)))
-    with contextlib.suppress(errors.Error):
-        # A lease that stays behind expires; the snapshot is what counts.
-        store.delete(layout.lease_name(lineage, this.snapshot))
-    totals = manifest.totals
-    this.ended(attempt.COMMITTED, result={
-        'image': manifest.image.name,
-        'image_bytes': manifest.image.size,
-        'virtual_bytes': totals.virtual_bytes,
-        'data_bytes': totals.data_bytes,
-        'stored_bytes': totals.stored_bytes,
-        'seconds': result.get('seconds'),
-    }).save(node)
-    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s is committed: '
-             '%(virtual)d bytes of disk, %(stored)d bytes stored',
-             {'snapshot': this.snapshot, 'name': this.name,
-              'node': node.uuid, 'virtual': totals.virtual_bytes,
-              'stored': totals.stored_bytes})
+    if lost and this.progress.asked_at:
+        this = _count_loss(node, this)
+    return _slice(this, swift.named(this.container),
+                  layout.Lineage(node.uuid, this.generation))
+
+
+def take(task, command: dict[str, Any]) -> bool:
+    """Take what the agent says at the end of a slice.
+
+    The node record is changed and not saved.
+
+    :param command: of the agent, as it shows it.
+    :returns: whether there is more to capture; if not, it is committed.
+    :raises: Error of the core when it is nonsense, when nothing moves, or
+        when it must not be committed.
+    """
+    node = task.node
+    this = attempt.load(node)
+    result = (command.get('command_result') or {}).get('service_result')
+    more = _check_result(result, this)
+    this = dataclasses.replace(this, handled=_command_id(command))
+    if not more:
+        _finish(node, this, result)
+        return False
+    now = CLOCK.time()
+    this = dataclasses.replace(
+        this, progress=this.progress.reported(result.get('progress'), now))
+    this.note(node)
+    this.progress.check_moving(CONF.snapshot.stall_timeout, now)
+    LOG.info('Snapshot %(snapshot)s of node %(node)s: phase %(phase)s, '
+             '%(percent)d %% read, %(stored)d bytes stored',
+             {'snapshot': this.snapshot, 'node': node.uuid,
+              'phase': this.progress.phase,
+              'percent': this.progress.percent,
+              'stored': this.progress.stored_bytes})
+    return True
+
+
+def is_idle(commands: list[dict[str, Any]]) -> bool:
+    """Whether the agent has ended something that is no step of ours.
+
+    It was busy with that when it should have begun a slice.
+    """
+    return (commands[-1]['command_name'] != 'execute_service_step'
+            and commands[-1]['command_status'] != 'RUNNING')
+
+
+def is_handled(this: attempt.Attempt, command: dict[str, Any]) -> bool:
+    """Whether this command of the agent was dealt with before."""
+    return bool(this.handled) and _command_id(command) == this.handled
+
+
+def is_passing(exc: Exception) -> bool:
+    """Whether the next heartbeat may find it gone.
+
+    The capture goes on meanwhile, as long as its grant lasts.
+    """
+    if isinstance(exc, errors.StoreError):
+        return exc.retryable
+    return isinstance(exc, (
+        exception.AgentConnectionFailed, exception.AgentInProgress,
+        keystone_exceptions.RetriableConnectionFailure))
+
+
+def check_answering(node, why: str) -> None:
+    """Check that a slice of the agent is not long overdue.
+
+    :param why: what stands in the way.
+    :raises: Stalled.
+    """
+    this = attempt.load(node)
+    timeout = CONF.snapshot.stall_timeout
+    this.progress.check_answering(
+        timeout and timeout + this.options.get('slice_seconds', 0),
+        CLOCK.time(), why.rstrip('.'))
 
 
 def close(node, status: str, reason: str = '') -> None:
@@ -201,33 +242,172 @@ def explain(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
+def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
+    return {
+        'cluster_size': asked.cluster_size,
+        'codec': asked.compression,
+        'codec_level': asked.compression_level,
+        'adaptive_level': asked.adaptive_level,
+        'digest': DEFAULT_DIGEST.id,
+        'pack_size': CONF.snapshot.pack_size * MiB,
+        'workers': CONF.snapshot.workers,
+        'memory_limit': CONF.snapshot.memory_limit * MiB,
+        'all_blocks': asked.all_blocks,
+        'skip_gaps': asked.skip_gaps,
+        'allow_bad_sectors': asked.allow_bad_sectors,
+        'bandwidth_limit': asked.bandwidth_limit * MiB,
+        'io_priority': asked.io_priority,
+        'slice_seconds': CONF.snapshot.slice_interval,
+    }
+
+
+def _slice(this: attempt.Attempt, target: swift.SwiftTarget,
+           lineage: layout.Lineage) -> tuple[attempt.Attempt,
+                                             dict[str, Any]]:
+    """A grant, and a lease that outlives it."""
+    now = CLOCK.time()
+    expires = int(now) + CONF.snapshot.grant_ttl
+    prefix = layout.attempt_prefix(lineage, this.snapshot)
+    grant = target.grant([('PUT', prefix), ('GET', prefix)], expires)
+    if this.lease_expires < expires:
+        this = dataclasses.replace(
+            this, lease_expires=expires + _LEASE_MARGIN)
+        target.store.put(
+            layout.lease_name(lineage, this.snapshot),
+            json.dumps({'version': 1, 'snapshot': this.snapshot,
+                        'expires': this.lease_expires}).encode())
+    this = dataclasses.replace(this, progress=this.progress.asked(now))
+    return this, {
+        'protocol': PROTOCOL,
+        'snapshot': this.snapshot,
+        'name': this.name,
+        'lineage': dataclasses.asdict(lineage),
+        **this.options,
+        'grant': grant,
+    }
+
+
+def _count_loss(node, this: attempt.Attempt) -> attempt.Attempt:
+    """The attempt with one more agent, unless there were too many.
+
+    One that has stored something new makes up for all before it: such a
+    capture comes to its end.
+    """
+    stored = this.progress.stored_bytes
+    tries = 1 if stored > this.lost_at_bytes else this.tries
+    if tries >= CONF.snapshot.max_tries:
+        raise exception.NodeServicingFailure(
+            f'the agent has lost the capture {tries} times without storing '
+            'anything new; look at the log of the ramdisk, then run the step '
+            'again')
+    LOG.warning('The agent on node %(node)s has restarted; snapshot '
+                '%(snapshot)s goes on from what is stored',
+                {'node': node.uuid, 'snapshot': this.snapshot})
+    return dataclasses.replace(
+        this, tries=tries + 1,
+        lost_at_bytes=max(stored, this.lost_at_bytes),
+        progress=this.progress.restarted(CLOCK.time()))
+
+
+@METRICS.timer('snapshot.finish')
+def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
+    """Commit what the agent has captured; the record is not yet saved."""
+    lineage = layout.Lineage(node.uuid, this.generation)
+    report = _report(result)
+    store = swift.named(this.container).store
+    # They were checked in the beginning; what the operator allows may have
+    # changed since then.
+    asked = (node.service_step or {}).get('args') or {}
+    manifest = commit.commit(store, commit.Intent(
+        lineage=lineage, snapshot=this.snapshot, report=report,
+        facts=_facts(node, this, asked.get('description', ''))),
+        CONF.snapshot.manifest_key.encode(), CONF.snapshot.sweep_workers)
+    with contextlib.suppress(errors.Error):
+        # A lease that stays behind expires; the snapshot is what counts.
+        store.delete(layout.lease_name(lineage, this.snapshot))
+    totals = manifest.totals
+    this.ended(attempt.COMMITTED, progress=progress.Progress(), options={},
+               result=_figures(manifest, result.get('seconds'))).note(node)
+    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s is committed: '
+             '%(virtual)d bytes of disk, %(stored)d bytes stored',
+             {'snapshot': this.snapshot, 'name': this.name,
+              'node': node.uuid, 'virtual': totals.virtual_bytes,
+              'stored': totals.stored_bytes})
+    if manifest.degraded:
+        LOG.warning('Snapshot %(snapshot)s of node %(node)s is degraded: '
+                    '%(runs)d parts of the disk could not be read and are '
+                    'zero in it; its manifest says which',
+                    {'snapshot': this.snapshot, 'node': node.uuid,
+                     'runs': len(manifest.unreadable)})
+
+
+def _figures(manifest: manifests.Manifest, seconds: Any) -> dict[str, Any]:
+    """What the node record says of a committed snapshot.
+
+    :param seconds: as the agent says, unchecked.
+    """
+    return {
+        'image': manifest.image.name,
+        'image_bytes': manifest.image.size,
+        'virtual_bytes': manifest.totals.virtual_bytes,
+        'used_bytes': manifest.totals.used_bytes,
+        'data_bytes': manifest.totals.data_bytes,
+        'stored_bytes': manifest.totals.stored_bytes,
+        'seconds': _seconds(seconds),
+        'degraded': manifest.degraded,
+        'unreadable_bytes': sum(run.length for run in manifest.unreadable),
+    }
+
+
 def _end_lease(target: swift.SwiftTarget, lineage: layout.Lineage,
                snapshot: str) -> None:
     target.store.delete(layout.lease_name(lineage, snapshot))
 
 
-def _parse_result(result: Any, this: attempt.Attempt) -> ObjectRecord:
+def _command_id(command: dict[str, Any]) -> str:
+    found = command.get('id')
+    return found if isinstance(found, str) and len(found) <= 64 else ''
+
+
+def _check_result(result: Any, this: attempt.Attempt) -> bool:
+    """Whether there is more, from a result that is about this snapshot."""
     what = 'the result of the agent'
-    if not isinstance(result, dict) or result.get('protocol') != PROTOCOL:
+    version = result.get('protocol') if isinstance(result, dict) else None
+    if version != PROTOCOL:
         raise errors.UnsupportedVersion(
-            what=what, found=result.get('protocol')
-            if isinstance(result, dict) else None, supported=PROTOCOL)
+            what=what, found=version if isinstance(version, int) else None,
+            supported=PROTOCOL)
     if result.get('snapshot') != this.snapshot:
         raise errors.Corrupted(
             what=what, reason='it is about another snapshot')
+    more = result.get('more')
+    if not isinstance(more, bool):
+        raise errors.Corrupted(
+            what=what, reason='it does not say whether there is more')
+    return more
+
+
+def _report(result: dict[str, Any]) -> ObjectRecord:
     try:
         return ObjectRecord(**result['report'])
     except (KeyError, TypeError, errors.InvalidValue) as exc:
         raise errors.Corrupted(
-            what=what, reason='it names no report') from exc
+            what='the result of the agent',
+            reason='it names no report') from exc
+
+
+def _seconds(value: Any) -> float | None:
+    if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:
+        return None
+    return value
 
 
 def _facts(node, this: attempt.Attempt,
-           asked: arguments.SnapshotArguments) -> dict[str, Any]:
+           description: str) -> dict[str, Any]:
     return {
         'sequence': this.sequence,
         'name': this.name,
-        'description': asked.description,
+        'description': description,
         'node': NodeRecord(node.uuid, node.name, node.instance_uuid),
         'project': node.lessee or node.owner,
         'consistency': this.shutdown,
@@ -239,4 +419,4 @@ def _facts(node, this: attempt.Attempt,
 
 
 def _now() -> str:
-    return manifests.format_time(SystemClock().time())
+    return manifests.format_time(CLOCK.time())

@@ -15,7 +15,6 @@ from ironic.common import keystone
 from ironic_snapshot import conf
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core import grant
-from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.store.auth import TokenAuth
 from ironic_snapshot_core.store.base import Store
 from ironic_snapshot_core.store.retry import retry
@@ -57,14 +56,15 @@ class SwiftTarget:
         return retry(lambda: ensure_container(
             self._url, self._auth, verify=self._verify), _RETRIES)
 
-    def grant(self, permissions: list[tuple[str, str]]) -> dict[str, Any]:
+    def grant(self, permissions: list[tuple[str, str]],
+              expires: int) -> dict[str, Any]:
         """Temporary URLs for the ramdisk.
 
         :param permissions: pairs of an HTTP verb and a prefix of names.
+        :param expires: seconds since the epoch.
         :returns: the grant as the ramdisk expects it. It holds signatures:
             it goes to the agent and nowhere else.
         """
-        expires = int(SystemClock().time()) + CONF.snapshot.grant_ttl
         return grant.mint(self._ramdisk_url(), self.ensure(), expires,
                           permissions).to_dict()
 
@@ -99,6 +99,11 @@ def check_configuration() -> None:
         raise exception.InvalidParameterValue(
             '[snapshot]manifest_key must be set to at least 32 characters, '
             'for example with the output of "openssl rand -hex 32"')
+    if CONF.snapshot.grant_ttl < 4 * CONF.snapshot.slice_interval:
+        raise exception.InvalidParameterValue(
+            '[snapshot]grant_ttl must be at least four times '
+            '[snapshot]slice_interval, so that no temporary URL expires '
+            'before the agent gets the next')
     endpoint = CONF.snapshot.ramdisk_endpoint or _endpoint()
     if CONF.snapshot.require_https and not endpoint.startswith('https://'):
         raise exception.InvalidParameterValue(

@@ -7,9 +7,12 @@ no counterpart here: the BMC (Ironic's own fake interfaces, whose calls are
 recorded) and the HTTP of the agent (:class:`ScriptedAgent`).
 """
 import copy
+import logging.config
 from unittest import mock
+import uuid
 
 import futurist
+from ironic.common import exception
 from ironic.common import states
 from ironic.conductor import task_manager
 from ironic.conductor import utils as manager_utils
@@ -44,15 +47,21 @@ class ScriptedAgent:
         self.secrets = set()
 
     def get_service_steps(self, node, ports):
-        self.commands.append({'command_name': 'get_service_steps',
+        self.commands.append({'id': str(uuid.uuid4()),
+                              'command_name': 'get_service_steps',
                               'command_status': 'SUCCEEDED'})
         return {'command_result': {
             'service_steps': self.steps,
             'hardware_manager_version': {'snapshot': '1'}}}
 
     def execute_service_step(self, step, node, ports, *args, **kwargs):
+        if self.commands and self.commands[-1]['command_status'] == 'RUNNING':
+            raise exception.AgentInProgress(
+                node=node.uuid, command='execute_service_step',
+                error='Agent is busy')
         self.receive(step)
-        command = {'command_name': 'execute_service_step',
+        command = {'id': str(uuid.uuid4()),
+                   'command_name': 'execute_service_step',
                    'command_status': 'RUNNING'}
         self.commands.append(command)
         try:
@@ -104,7 +113,10 @@ class ConductorTestCase(mgr_utils.ServiceSetUpMixin, db_base.DbTestCase):
         pass
 
     def setUp(self):
-        super().setUp()
+        # The migration of the database would silence every logger, and no
+        # test would see what is logged.
+        with mock.patch.object(logging.config, 'fileConfig'):
+            super().setUp()
         self.config(
             enabled_hardware_types=['fake-hardware',
                                     'fake-hardware-snapshot'],

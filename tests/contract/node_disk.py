@@ -3,14 +3,16 @@
 
 What ipa_snapshot_hardware/manager.py does, without the agent around it.
 """
+import contextlib
 import pathlib
 import random
 
-from ironic_snapshot import catalogue
-from ironic_snapshot_core import errors
+from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import layout
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.store import auth
+from ironic_snapshot_core.store import limit
+from ironic_snapshot_core.store import renewal
 from ironic_snapshot_core.store.base import Store
 from ironic_snapshot_core.store.retry import RetryingStore
 from ironic_snapshot_core.store.swift import SwiftStore
@@ -19,6 +21,7 @@ from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture as captures
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware.disk import block
 
 # No multiple of any cluster size.
@@ -63,13 +66,56 @@ def capture_into(store: Store, path: pathlib.Path,
             stop=executor.Stop(), software={}))
 
 
-def committed(store, lineage):
+class Ramdisk:
+    """An agent that captures in the background, from slice to slice.
+
+    :param path: of the disk.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._sessions = session.Sessions()
+        self._live: session.Session | None = None
+
+    def step(self, args: dict) -> dict:
+        """One slice: begin or attach, wait, and tell."""
+        grant = request.take_grant(args)
+        wanted = request.parse(args, grant)
+        self._live = self._sessions.attend(
+            wanted, grant, lambda means: self._capture(wanted, means))
+        outcome = self._live.wait(wanted.slice_seconds)
+        if isinstance(outcome, captures.Captured):
+            return captures.summarise(outcome)
+        return {'protocol': 1, 'snapshot': wanted.snapshot, 'more': True,
+                'progress': outcome.to_dict()}
+
+    def stop(self) -> None:
+        """The process ends."""
+        if self._live:
+            self._live.stop()
+
+    def _capture(self, wanted: request.CaptureRequest,
+                 means: session.Means) -> captures.Captured:
+        with block.BlockDisk(
+                str(self._path), serial='S1', wwn='', model='') as disk:
+            allowed = budget.plan(
+                disk_size=disk.size, cluster_size=wanted.cluster_size,
+                pack_size=wanted.pack_size, codec=wanted.codec, workers=2,
+                memory_limit=256 * MiB)
+            store = RetryingStore(
+                SwiftStore(
+                    means.auth.grant.container_url, means.auth,
+                    pace=limit.RateLimit(
+                        wanted.bandwidth_limit, means.clock).take),
+                clock=means.clock,
+                renewal=renewal.Renewal(means.auth, means.clock, means.ask))
+            with contextlib.closing(store):
+                return captures.capture(
+                    disk, store, wanted, allowed=allowed, clock=means.clock,
+                    stop=means.stop, software={}, counters=means.counters)
+
+
+def committed(store, lineage, key):
     """The manifests of a lineage, in the order of their sequence."""
-    found = []
-    for info in store.list(layout.snapshots_prefix(lineage)):
-        try:
-            _lineage, snapshot = layout.parse_manifest_name(info.name)
-        except errors.InvalidName:
-            continue   # an image
-        found.append(catalogue.read(store, lineage, snapshot))
-    return sorted(found, key=lambda manifest: manifest.sequence)
+    return [entry.manifest for entry in catalogue.entries(
+        store, key, layout.snapshots_prefix(lineage))]

@@ -4,13 +4,10 @@ import dataclasses
 import struct
 import uuid
 
-from oslo_config import cfg
-from oslo_config import fixture as config_fixture
 import pytest
 import requests
 
-from ironic_snapshot import commit
-from ironic_snapshot import conf as _conf  # noqa: F401  registers [snapshot]
+from ironic_snapshot_core import commit
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import grant
 from ironic_snapshot_core import layout
@@ -19,12 +16,15 @@ from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import CaptureReport
 from ironic_snapshot_core.manifest import NodeRecord
 from ironic_snapshot_core.manifest import ObjectRecord
+from ironic_snapshot_core.manifest import Unreadable
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.store.auth import TokenAuth
 from ironic_snapshot_core.store.swift import SwiftStore
 from ironic_snapshot_core.store.swift_container import ensure_container
 from ironic_snapshot_core.units import MiB
 from tests.contract import node_disk
+
+KEY = b'k' * 32
 
 
 class Upload:
@@ -56,17 +56,17 @@ class Upload:
             'workers': 0, 'memory_limit': 0,
             'grant': grant.mint(
                 self.url, self.key, int(SystemClock().time()) + 600,
-                [('PUT', self.prefix)]).to_dict()})
+                [('PUT', self.prefix), ('GET', self.prefix)]).to_dict()})
         self.report = ObjectRecord(**result['report'])
 
-    def commit(self):
+    def commit(self, key=KEY):
         return commit.commit(self.store, commit.Intent(
             self.lineage, self.snapshot, self.report, facts={
                 'sequence': 1, 'name': 'x', 'description': '', 'project': None,
                 'node': NodeRecord(self.lineage.node, None, None),
                 'consistency': 'clean',
                 'started_at': '2026-01-01T00:00:00Z',
-                'created_at': '2026-01-01T00:00:01Z'}))
+                'created_at': '2026-01-01T00:00:01Z'}), key)
 
     def rewrite_report(self, **changes):
         """What a ramdisk that lies would have reported."""
@@ -97,16 +97,15 @@ def record(data):
 
 @pytest.fixture
 def upload(swift, tmp_path):
-    with config_fixture.Config(cfg.CONF) as config:
-        config.config(manifest_key='k' * 32, group='snapshot')
-        yield Upload(swift, tmp_path)
+    return Upload(swift, tmp_path)
 
 
 def test_committed_once(upload):
     manifest = upload.commit()
     assert manifest.sequence == 1
     assert upload.commit() == manifest
-    assert node_disk.committed(upload.store, upload.lineage) == [manifest]
+    assert node_disk.committed(
+        upload.store, upload.lineage, KEY) == [manifest]
 
 
 def test_object_is_missing(upload):
@@ -152,7 +151,7 @@ def test_object_is_a_symlink(upload):
 def test_report_is_another(upload):
     data = upload.read(layout.REPORT)
     upload.store.put(upload.prefix + layout.REPORT, data[:-1])
-    upload.refused('corrupted', 'not the report that the ramdisk named')
+    upload.refused('corrupted', 'not the report that the capture named')
 
 
 def test_report_is_no_report(upload):
@@ -214,9 +213,8 @@ def test_damaged_manifest_does_not_stop_the_next(upload):
 
 def test_manifest_of_another_key(upload):
     upload.commit()
-    cfg.CONF.set_override('manifest_key', 'q' * 32, group='snapshot')
     with pytest.raises(errors.Corrupted, match='another key'):
-        upload.commit()
+        upload.commit(b'q' * 32)
 
 
 def test_manifest_copied_from_another_snapshot(upload):
@@ -229,3 +227,38 @@ def test_manifest_copied_from_another_snapshot(upload):
     with pytest.raises(errors.Corrupted, match='another snapshot'):
         upload.commit()
     assert manifest.id != upload.snapshot
+
+
+def test_checkpoints_go_with_the_commit(upload):
+    names = [upload.prefix + layout.checkpoint_name(number)
+             for number in (1, 2, 3)]
+    for name in names:
+        upload.store.put(name, b'x')
+    upload.rewrite_report(checkpoints=3)
+    upload.commit()
+    for name in names:
+        with pytest.raises(errors.ObjectMissing):
+            upload.store.stat(name)
+
+
+def test_checkpoints_that_cannot_be_deleted_do_not_matter(
+        upload, monkeypatch):
+    upload.rewrite_report(checkpoints=3)
+
+    def refuse(name):
+        raise errors.StoreUnavailable('delete', name, 'no answer')
+    monkeypatch.setattr(upload.store, 'delete', refuse)
+    assert upload.commit().id == upload.snapshot
+
+
+def test_unreadable_sectors_degrade_the_snapshot(upload):
+    assert not upload.commit().degraded
+    upload.again()
+    holes = (Unreadable(512, 1024),)
+    upload.rewrite_report(unreadable=holes)
+    manifest = upload.commit()
+    assert manifest.degraded
+    assert manifest.unreadable == holes
+    again, = [each for each in node_disk.committed(
+        upload.store, upload.lineage, KEY) if each.degraded]
+    assert again == manifest

@@ -4,11 +4,15 @@
 A test that fails here says that a release of Ironic behaves differently: look
 at the override of :mod:`ironic_snapshot.deploy` that the test names.
 """
+from unittest import mock
+
+from ironic.common import exception
 from ironic.common import faults
 from ironic.common import states
 from ironic.conductor import task_manager
 from ironic.conductor import utils as manager_utils
 from ironic.drivers import utils as driver_utils
+from ironic_python_agent.extensions import base as agent_extensions
 from oslo_config import cfg
 
 from tests.contract import conductor_base
@@ -58,6 +62,49 @@ class StockServiceStepTest(conductor_base.ConductorTestCase):
         self.heartbeat()
         self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
         self.assertEqual(2, len(self.agent.received))
+
+    def test_next_slice_would_go_through_servicing(self):
+        # process_next_step(), which stays in "service wait" for it
+        self.start_step()
+        self.node.set_driver_internal_info('skip_current_service_step', False)
+        self.node.save()
+        self.agent.succeed({'more': True})
+        seen = []
+        self.agent.run = lambda args: seen.append(
+            self.dbapi.get_node_by_id(self.node.id).provision_state)
+        self.heartbeat()
+        self.assertEqual([states.SERVICING], seen)
+
+    def test_conductor_that_starts_fails_a_node_in_servicing(self):
+        # process_next_step(), likewise
+        self.assertIn(states.SERVICING, states.STUCK_STATES_TREATED_AS_FAIL)
+        self.assertNotIn(states.SERVICEWAIT,
+                         states.STUCK_STATES_TREATED_AS_FAIL)
+
+    def test_unreachable_agent_fails_the_step(self):
+        # process_next_step(), which waits for the next heartbeat
+        self.start_step()
+        self.agent.get_commands_status = mock.Mock(
+            side_effect=exception.AgentConnectionFailed(reason='gone'))
+        self.heartbeat()
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+
+    def test_busy_agent_keeps_the_step(self):
+        # snapshot() leaves the attempt open when the agent is busy
+        self.agent.execute_service_step = mock.Mock(
+            side_effect=exception.AgentInProgress(
+                node=self.node.uuid, command='x', error='busy'))
+        self.request({})
+        self.heartbeat()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertTrue(self.node.service_step)
+        self.assertIs(False, self.node.driver_internal_info.get(
+            'skip_current_service_step'))
+
+    def test_commands_of_the_agent_have_ids(self):
+        # service.is_handled()
+        self.assertIn('id', agent_extensions.BaseCommandResult(
+            'execute_service_step', {}).serialize())
 
     def test_stale_step_skips_the_request(self):
         # prepare_service()

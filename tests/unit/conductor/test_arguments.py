@@ -5,6 +5,7 @@ from ironic.common import exception
 import pytest
 
 from ironic_snapshot import arguments
+from ironic_snapshot.conf import CONF
 
 REFUSED = [
     ('not an object', [], 'must be a JSON object'),
@@ -36,6 +37,22 @@ REFUSED = [
      'ends at 9'),
     ('level: none', {'compression': 'none', 'compression_level': 1},
      'has no level'),
+    ('level: auto', {'compression': 'auto', 'compression_level': 3},
+     'auto chooses its own'),
+    ('all_blocks: string', {'all_blocks': 'yes'}, 'must be of type boolean'),
+    ('all_blocks: number', {'all_blocks': 1}, 'must be of type boolean'),
+    ('skip_gaps: null', {'skip_gaps': None}, 'must be of type boolean'),
+    ('bad sectors: string', {'allow_bad_sectors': 'true'},
+     'must be of type boolean'),
+    ('contradiction', {'all_blocks': True, 'skip_gaps': True},
+     'ask for one of them'),
+    ('bandwidth: zero', {'bandwidth_limit': 0}, '1 to 1000000'),
+    ('bandwidth: huge', {'bandwidth_limit': 10 ** 6 + 1}, '1 to 1000000'),
+    ('bandwidth: boolean', {'bandwidth_limit': True},
+     'must be of type integer'),
+    ('bandwidth: text', {'bandwidth_limit': '10M'},
+     'must be of type integer'),
+    ('priority: unknown', {'io_priority': 'realtime'}, 'must be one of'),
     ('shutdown: unknown', {'shutdown': 'maybe'}, 'must be one of'),
     ('shutdown: boolean', {'shutdown': False}, 'must be of type string'),
     ('grant', {'grant': {'secret': 'x'}}, 'unknown argument'),
@@ -66,7 +83,50 @@ def test_defaults():
         asked = arguments.parse(nothing)
         assert asked == arguments.SnapshotArguments(
             name=None, description='', cluster_size=256 * 1024,
-            compression='zstd', compression_level=1, shutdown='soft')
+            compression='zstd', compression_level=1, adaptive_level=False,
+            all_blocks=False, skip_gaps=False, allow_bad_sectors=False,
+            bandwidth_limit=0, io_priority='normal', shutdown='soft')
+
+
+@pytest.fixture
+def configure():
+    """Set options of [snapshot] for one test."""
+    names = []
+
+    def configure(**options):
+        for name, value in options.items():
+            CONF.set_override(name, value, group='snapshot')
+            names.append(name)
+    yield configure
+    for name in names:
+        CONF.clear_override(name, group='snapshot')
+
+
+def test_defaults_are_the_operator_s(configure):
+    configure(compression='auto', bandwidth_limit=100, io_priority='idle')
+    asked = arguments.parse({})
+    assert (asked.compression, asked.compression_level,
+            asked.adaptive_level) == ('zstd', None, True)
+    assert (asked.bandwidth_limit, asked.io_priority) == (100, 'idle')
+    asked = arguments.parse({'compression': 'zlib', 'compression_level': 9,
+                             'io_priority': 'low'})
+    assert (asked.compression, asked.compression_level,
+            asked.adaptive_level) == ('zlib', 9, False)
+    assert asked.io_priority == 'low'
+
+
+def test_auto_is_zstd_without_a_level():
+    asked = arguments.parse({'compression': 'auto'})
+    assert (asked.compression, asked.compression_level,
+            asked.adaptive_level) == ('zstd', None, True)
+
+
+def test_limit_of_the_operator_can_only_be_lowered(configure):
+    assert arguments.parse({'bandwidth_limit': 500}).bandwidth_limit == 500
+    configure(bandwidth_limit=100)
+    assert arguments.parse({'bandwidth_limit': 20}).bandwidth_limit == 20
+    with pytest.raises(exception.InvalidParameterValue, match='100 MiB/s'):
+        arguments.parse({'bandwidth_limit': 101})
 
 
 def test_level_follows_the_compression():

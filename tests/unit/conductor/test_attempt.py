@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from ironic_snapshot import attempt
+from ironic_snapshot import progress
 
 
 class Node:
@@ -40,12 +41,49 @@ def test_save_and_load(node):
     assert attempt.load(node) == this
 
 
+def test_progress_is_saved(node):
+    running = progress.Progress(phase='clusters', percent=0, moved=0,
+                                asked_at='2026-01-01T00:00:00Z')
+    this = attempt.Attempt(attempt.RUNNING, progress=running,
+                           options={'codec_level': None})
+    this.save(node)
+    assert node.driver_internal_info['snapshot']['progress']['percent'] == 0
+    assert attempt.load(node) == this
+    this.ended(attempt.COMMITTED, progress=progress.Progress()).save(node)
+    assert 'progress' not in node.driver_internal_info['snapshot']
+
+
+def test_note_leaves_the_saving_to_others(node):
+    attempt.Attempt(attempt.RUNNING).note(node)
+    assert node.saves == 0
+    assert attempt.load(node).status == attempt.RUNNING
+
+
+@pytest.mark.parametrize('status, index, found', [
+    (attempt.RUNNING, 1, True),
+    (attempt.COMMITTED, 1, True),
+    (attempt.PREPARING, 1, False),
+    (attempt.FAILED, 1, False),
+    (attempt.ABORTED, 1, False),
+    (attempt.RUNNING, 0, False),
+    (attempt.RUNNING, None, False),
+])
+def test_current(node, status, index, found):
+    node.driver_internal_info['service_step_index'] = 1
+    assert attempt.current(node) is None
+    this = attempt.Attempt(status, step_index=index)
+    this.save(node)
+    assert attempt.current(node) == (this if found else None)
+
+
 def test_load_without_a_record(node):
     assert attempt.load(node) is None
 
 
 def test_load_ignores_what_a_later_release_wrote():
-    node = Node(snapshot={'status': 'running', 'colour': 'red'})
+    node = Node(snapshot={'status': 'running', 'colour': 'red',
+                          'progress': {'percent': 3, 'mood': 'good'}})
+    assert attempt.load(node).progress.percent == 3
     assert attempt.load(node).status == attempt.RUNNING
 
 

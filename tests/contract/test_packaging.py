@@ -2,6 +2,7 @@
 """What the built package promises to those who install it."""
 import configparser
 import importlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import pytest
 
 import ipa_snapshot_hardware
 import ironic_snapshot
+import ironic_snapshot_cli
 import ironic_snapshot_core
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,13 +71,14 @@ def test_wheel_in_an_empty_environment_has_every_entry_point(
     assert len(found) >= 9
 
 
-def test_wheel_holds_the_three_packages_and_nothing_else(wheel):
+def test_wheel_holds_the_four_packages_and_nothing_else(wheel):
     names = subprocess.run(
         [sys.executable, '-m', 'zipfile', '--list', wheel], check=True,
         stdout=subprocess.PIPE, text=True).stdout
     tops = {line.split('/')[0] for line in names.splitlines()[1:]}
     assert {top for top in tops if '.dist-info' not in top} == {
-        'ironic_snapshot_core', 'ipa_snapshot_hardware', 'ironic_snapshot'}
+        'ironic_snapshot_core', 'ipa_snapshot_hardware', 'ironic_snapshot',
+        'ironic_snapshot_cli'}
 
 
 def modules(*packages):
@@ -109,6 +112,40 @@ def test_conductor_imports_without_the_agent():
     names = modules(ironic_snapshot_core, ironic_snapshot)
     assert 'ironic_snapshot.hardware' in names
     import_without('ironic_python_agent,ipa_snapshot_hardware', names)
+
+
+def test_command_imports_without_ironic_and_the_agent():
+    names = modules(
+        ironic_snapshot_core, ipa_snapshot_hardware, ironic_snapshot_cli)
+    names.remove('ipa_snapshot_hardware.manager')
+    # Running, not importing, is what this is for.
+    names.remove('ironic_snapshot_cli.__main__')
+    assert 'ironic_snapshot_cli.swift_repository' in names
+    import_without(
+        'ironic,ironic_python_agent,ironic_snapshot,oslo_config,oslo_log,'
+        'openstack,keystoneauth1,swiftclient', names)
+
+
+def test_command_needs_only_the_core_for_a_directory(wheel, tmp_path):
+    """As after "pip install ironic-snapshot", without any extra."""
+    venv.create(tmp_path / 'venv', with_pip=True)
+    python = tmp_path / 'venv/bin/python'
+    subprocess.run([python, '-I', '-m', 'pip', 'install', '-q', '--no-deps',
+                    '--no-index', wheel], check=True)
+    # What requirements.txt names, from where the tests have it.
+    (folder,) = (tmp_path / 'venv/lib').glob('python3*/site-packages')
+    for name in ('blake3', 'zstandard', 'requests', 'urllib3', 'idna',
+                 'certifi', 'charset_normalizer'):
+        origin = importlib.util.find_spec(name).origin
+        os.symlink(pathlib.Path(origin).parent, folder / name)
+    (tmp_path / 'disk.raw').write_bytes(b'disk' * 2 ** 18)
+    for arguments in (['capture', 'disk.raw', 'repo', '--name', 'n'],
+                      ['list', 'repo'],
+                      ['export', 'repo', 'n', 'out.raw']):
+        subprocess.run(
+            [tmp_path / 'venv/bin/ironic-snapshot', *arguments], check=True,
+            cwd=tmp_path, stdout=subprocess.PIPE)
+    assert (tmp_path / 'out.raw').read_bytes() == b'disk' * 2 ** 18
 
 
 def test_entry_points_load():

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ironic-snapshot capture``."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import typing
+import uuid
+
+from ironic_snapshot_core import catalogue
+from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import commit
+from ironic_snapshot_core import digest as digests
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest as manifests
+from ironic_snapshot_core import pack
+from ironic_snapshot_core.store import base as stores
+from ipa_snapshot_hardware import budget
+from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import priority
+from ipa_snapshot_hardware import progress
+from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware.disk import base as disks
+from ipa_snapshot_hardware.disk import block
+from ironic_snapshot_cli import arguments
+from ironic_snapshot_cli import interrupt
+from ironic_snapshot_cli import repository
+from ironic_snapshot_cli import sizes
+from ironic_snapshot_cli import source
+from ironic_snapshot_cli import status
+from ironic_snapshot_cli import summary
+from ironic_snapshot_cli import table
+from ironic_snapshot_cli import terminal as terminals
+
+# Beside the uploads: documents are stored, and the commit looks around.
+_MORE_CONNECTIONS = 2
+_LABELS = {
+    progress.SURVEY: 'survey',
+    progress.CLUSTERS: 'capture',
+    progress.SAMPLE: 'second look',
+    progress.DOCUMENTS: 'finish',
+}
+_CONSISTENCY = 'offline'
+
+
+def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
+    stop = executor.Stop()
+    clock = executor.StoppableClock(stop)
+    path = os.path.abspath(args.source)
+    _warn(path, terminal)
+    if args.io_priority != priority.NORMAL:
+        # All threads and programs of the capture begin with it.
+        priority.lower(args.io_priority)
+    with (
+        interrupt.stopping(stop),
+        block.BlockDisk(path, file_sector_size=args.sector_size) as disk,
+    ):
+        return _Capture(args, terminal, disk, stop, clock).run()
+
+
+# Private
+
+
+class _Capture:
+    """One capture; :meth:`run` tells the story."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        terminal: terminals.Terminal,
+        disk: disks.Disk,
+        stop: executor.Stop,
+        clock: executor.StoppableClock,
+    ) -> None:
+        self._args = args
+        self._terminal = terminal
+        self._disk = disk
+        self._stop = stop
+        self._clock = clock
+        self._now = manifests.format_time(clock.time())
+        self._wanted = self._request()
+
+    def run(self) -> int:
+        began = self._clock.monotonic()
+        allowed = budget.plan(
+            disk_size=self._disk.size,
+            cluster_size=self._wanted.cluster_size,
+            pack_size=self._wanted.pack_size,
+            codec=self._wanted.codec,
+            workers=self._wanted.workers,
+            memory_limit=self._wanted.memory_limit,
+        )
+        store = repository.open_to_write(
+            self._args.repository,
+            self._clock,
+            allowed.uploads + _MORE_CONNECTIONS,
+            self._wanted.bandwidth_limit,
+        )
+        captured = self._capture(store, allowed)
+        report = captured.report
+        if self._args.repository == repository.NULL:
+            seconds = self._clock.monotonic() - began
+            self._tell(_measured(report, seconds), _measured_lines)
+        else:
+            self._stop.check()
+            manifest = self._commit(store, captured)
+            seconds = self._clock.monotonic() - began
+            self._tell(_result(manifest, seconds), _result_lines)
+        return status.DEGRADED if report.unreadable else status.DONE
+
+    # Private
+
+    def _request(self) -> request.CaptureRequest:
+        args = self._args
+        adaptive = args.compression == arguments.AUTO
+        return request.CaptureRequest(
+            snapshot=str(uuid.uuid4()),
+            name=args.name
+            or f'{os.path.basename(args.source)} {self._now}',
+            lineage=source.lineage(self._disk),
+            cluster_size=args.cluster_size,
+            codec=codecs.get_codec(
+                codecs.DEFAULT_CODEC if adaptive else args.compression,
+                args.level,
+            ),
+            digest=digests.DEFAULT_DIGEST,
+            pack_size=pack.TARGET_SIZE,
+            workers=args.workers,
+            memory_limit=args.memory_limit,
+            all_blocks=args.all_blocks,
+            skip_gaps=args.skip_gaps,
+            allow_bad_sectors=args.allow_bad_sectors,
+            adaptive_level=adaptive,
+            bandwidth_limit=args.bandwidth_limit,
+        )
+
+    def _capture(
+        self, store: stores.Store, allowed: budget.Budget
+    ) -> capture.Captured:
+        counters = progress.Progress(self._clock)
+        with terminals.Progress(
+            self._terminal,
+            lambda: _step(counters.state()),
+            self._clock,
+            quiet=self._args.quiet,
+            only_bar=self._args.json,
+        ):
+            return capture.capture(
+                self._disk,
+                store,
+                self._wanted,
+                allowed=allowed,
+                clock=self._clock,
+                stop=self._stop,
+                software=_software(),
+                counters=counters,
+            )
+
+    def _commit(
+        self, store: stores.Store, captured: capture.Captured
+    ) -> manifests.Manifest:
+        lineage = self._wanted.lineage
+        facts = {
+            'sequence': _next_sequence(store, lineage),
+            'name': self._wanted.name,
+            'description': self._args.description,
+            'node': manifests.NodeRecord(
+                lineage.node, platform.node() or None, None
+            ),
+            'project': None,
+            'consistency': _CONSISTENCY,
+            'started_at': self._now,
+            'created_at': manifests.format_time(self._clock.time()),
+        }
+        return commit.commit(
+            store,
+            commit.Intent(
+                lineage, self._wanted.snapshot, captured.record, facts
+            ),
+            mac_key=None,
+        )
+
+    def _tell(
+        self,
+        result: dict[str, typing.Any],
+        lines: typing.Callable[[dict[str, typing.Any], str], list[str]],
+    ) -> None:
+        if self._args.json:
+            print(json.dumps(result))
+        else:
+            print('\n'.join(lines(result, self._args.repository)))
+
+
+def _warn(path: str, terminal: terminals.Terminal) -> None:
+    found = source.container_format(path)
+    if found:
+        terminal.line(
+            f'{terminals.PROGRAM}: warning: {path} is a {found} file; '
+            'its container is captured, not the disk in it'
+        )
+
+
+def _step(state: progress.State) -> terminals.Step:
+    reading = state.phase == progress.CLUSTERS
+    return terminals.Step(
+        label=_LABELS[state.phase],
+        done=state.read,
+        total=state.total if reading else 0,
+        rate=state.rate,
+        eta=state.eta,
+    )
+
+
+def _next_sequence(store: stores.Store, lineage: layout.Lineage) -> int:
+    known = [
+        entry.manifest.sequence
+        for entry in catalogue.entries(
+            store, None, layout.snapshots_prefix(lineage)
+        )
+        if entry.manifest
+    ]
+    return max(known, default=0) + 1
+
+
+def _software() -> dict[str, str]:
+    versions = {'kernel': platform.release()}
+    for distribution in (terminals.PROGRAM, 'blake3', 'zstandard'):
+        try:
+            versions[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            versions[distribution] = 'unknown'
+    return versions
+
+
+def _result(
+    manifest: manifests.Manifest, seconds: float
+) -> dict[str, typing.Any]:
+    return {
+        **summary.to_dict(manifest),
+        **summary.details(manifest),
+        'seconds': round(seconds, 3),
+        'packs': len(manifest.packs),
+        'image': dataclasses.asdict(manifest.image),
+    }
+
+
+def _measured(
+    report: manifests.CaptureReport, seconds: float
+) -> dict[str, typing.Any]:
+    """Give the result of a capture that kept nothing."""
+    return {
+        'snapshot': None,
+        'parent': None,
+        'full_reason': None,
+        'virtual_bytes': report.totals.virtual_bytes,
+        'used_bytes': report.totals.used_bytes,
+        'data_bytes': report.totals.data_bytes,
+        'new_bytes': report.totals.stored_bytes,
+        'shared_bytes': 0,
+        'degraded': bool(report.unreadable),
+        **summary.details(report),
+        'seconds': round(seconds, 3),
+        'packs': len(report.packs),
+        'image': None,
+    }
+
+
+def _result_lines(
+    result: dict[str, typing.Any], repository: str
+) -> list[str]:
+    short = result['snapshot'][:8]
+    return [
+        f'Captured "{table.printable(result["name"])}" as '
+        f'{result["snapshot"]}',
+        *_figures(result),
+        f'Get it back with: {terminals.PROGRAM} export '
+        f'{shlex.quote(repository)} {short} '
+        'OUT.qcow2',
+    ]
+
+
+def _measured_lines(
+    result: dict[str, typing.Any], repository: str
+) -> list[str]:
+    return ['Measured only: there is no snapshot', *_figures(result)]
+
+
+def _figures(result: dict[str, typing.Any]) -> list[str]:
+    rate = result['used_bytes'] / max(result['seconds'], 0.001)
+    rows = [
+        ('Virtual size', sizes.show(result['virtual_bytes'])),
+        ('In use', sizes.show(result['used_bytes'])),
+        ('New', f'{sizes.show(result["new_bytes"])} stored'),
+        (
+            'Time',
+            f'{sizes.show_seconds(result["seconds"])} '
+            f'({sizes.show(rate)}/s)',
+        ),
+        ('Read whole', ', '.join(_read_whole(result['regions']))),
+    ]
+    if result['degraded']:
+        size = sum(each['length'] for each in result['unreadable'])
+        rows.append(('Degraded', f'{size} bytes could not be read'))
+    return [f'  {line}' for line in table.pairs(rows)]
+
+
+def _read_whole(regions: list[dict[str, typing.Any]]) -> list[str]:
+    """Name what was read whole for a reason."""
+    return [
+        table.printable(f'{each["name"]} ({each["reason"]})')
+        for each in regions
+        if each['method'] == manifests.WHOLE and each['reason']
+    ]

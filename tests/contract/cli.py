@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``ironic-snapshot``, as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+COMMAND = [sys.executable, '-W', 'ignore', '-m', 'ironic_snapshot_cli']
+
+#: Where credentials could come from, other than from the test.
+FOREIGN = ('OS_', 'ST_', 'XDG_CONFIG')
+
+
+def environment(**changes):
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(FOREIGN)
+    }
+    return {**kept, 'COLUMNS': '80', **changes}
+
+
+def run(*args, env=None, **options):
+    """Run it to its end."""
+    return _run([*COMMAND, *map(str, args)], env, **options)
+
+
+def run_python(code, env=None):
+    """Run it in a process that is prepared for it."""
+    return _run([sys.executable, '-W', 'ignore', '-c', code], env)
+
+
+def _run(command, env, **options):
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=env or environment(),
+        **options,
+    )
+
+
+def succeed(*args, status=0, **options):
+    """Run it; give what it printed."""
+    done = run(*args, **options)
+    assert done.returncode == status, done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stdout
+
+
+def read(*args, **options):
+    """Run it with --json; give the object."""
+    return json.loads(succeed(*args, '--json', **options))
+
+
+def fail(code, *args, **options):
+    """Run it; it must fail in one line that has this code."""
+    done = run(*args, **options)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f'ironic-snapshot: error: [{code}] '), line
+    assert done.stdout == ''
+    return line

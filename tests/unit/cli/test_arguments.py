@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ironic_snapshot_cli import arguments
+
+
+def test_a_capture_with_defaults():
+    args = arguments.parse(['capture', 'disk', 'repo'])
+    assert (args.source, args.repository) == ('disk', 'repo')
+    assert args.cluster_size == 256 * 1024
+    assert args.compression == 'zstd'
+    assert (args.level, args.name, args.sector_size) == (None, None, None)
+    assert not (args.all_blocks or args.skip_gaps or args.allow_bad_sectors)
+    assert (args.workers, args.memory_limit, args.bandwidth_limit) == (0, 0, 0)
+
+
+def test_a_capture_with_everything():
+    args = arguments.parse(
+        'capture disk repo --name golden --description words '
+        '--cluster-size 1M --compression zlib --level 9 --skip-gaps '
+        '--allow-bad-sectors --workers 3 --memory-limit 300M '
+        '--bandwidth-limit 1.5M --io-priority idle --sector-size 4096 '
+        '--json --quiet --debug'.split()
+    )
+    assert args.cluster_size == 2**20
+    assert args.memory_limit == 300 * 2**20
+    assert args.bandwidth_limit == 3 * 2**19
+    assert (args.level, args.workers, args.sector_size) == (9, 3, 4096)
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        '',
+        'frobnicate',
+        'capture disk',
+        'capture disk repo --cluster-size 100K',
+        'capture disk repo --cluster-size 4M',
+        'capture disk repo --cluster-size many',
+        'capture disk repo --level 20',
+        'capture disk repo --level 0',
+        'capture disk repo --compression zlib --level 10',
+        'capture disk repo --compression none --level 1',
+        'capture disk repo --compression auto --level 1',
+        'capture disk repo --compression lzma',
+        'capture disk repo --workers 0',
+        'capture disk repo --workers 65',
+        'capture disk repo --bandwidth-limit 0',
+        'capture disk repo --memory-limit 2000T',
+        'capture disk repo --sector-size 1024',
+        'capture disk repo --all-blocks --skip-gaps',
+        'capture disk repo --io-priority high',
+        'capture disk repo --name=',
+        'capture disk repo --work 1',
+        'show repo',
+        'export repo id',
+        'export repo id out.vmdk',
+        'export repo id out',
+        'export repo id - --format raw',
+        'export repo id - --json',
+    ],
+)
+def test_wrong_usage(line, capsys):
+    with pytest.raises(SystemExit) as caught:
+        arguments.parse(line.split())
+    assert caught.value.code == 2
+    assert 'error: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['x' * 256, 'a\nb', 'a\x1b[0m'])
+def test_names_that_are_none(name):
+    with pytest.raises(SystemExit):
+        arguments.parse(['capture', 'disk', 'repo', '--name', name])
+
+
+@pytest.mark.parametrize(
+    'line, image_format',
+    [
+        ('out.qcow2', 'qcow2'),
+        ('dir.d/out.RAW', 'raw'),
+        ('out.img', 'raw'),
+        ('out --format raw', 'raw'),
+        ('out.raw --format qcow2', 'qcow2'),
+        ('-', 'qcow2'),
+    ],
+)
+def test_formats(line, image_format):
+    args = arguments.parse(['export', 'repo', 'id', *line.split()])
+    assert args.format == image_format
+
+
+def test_help_imports_nothing_heavy():
+    """What it would take time to import, and help has no use for."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-X',
+            'importtime',
+            '-m',
+            'ironic_snapshot_cli',
+            '--help',
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'exit status' in done.stdout
+    imported = {
+        line.rpartition('|')[2].strip() for line in done.stderr.splitlines()
+    }
+    assert 'ironic_snapshot_cli.arguments' in imported
+    assert not imported & {
+        'requests',
+        'zstandard',
+        'blake3',
+        'openstack',
+        'keystoneauth1',
+        'swiftclient',
+        'importlib.metadata',
+        'ipa_snapshot_hardware.capture',
+    }

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain tables."""
+
+from ironic_snapshot_cli import table
+
+
+def test_columns_are_as_wide_as_need_be():
+    assert table.lines(
+        ('NAME', 'SIZE', 'STATE'),
+        [('a', '10 B', 'ok'), ('longer', '1000 B', '')],
+        right='SIZE',
+    ) == [
+        'NAME      SIZE  STATE',
+        'a         10 B  ok',
+        'longer  1000 B',
+    ]
+
+
+def test_wide_characters_count_twice():
+    found = table.lines(('N', 'X'), [('日本', '1'), ('e\u0301', '2')])
+    assert found == ['N     X', '日本  1', 'e\u0301     2']
+
+
+def test_pairs_leave_out_what_is_empty():
+    assert table.pairs([('Name', 'golden'), ('WWN', ''), ('Id', '1')]) == [
+        'Name:  golden',
+        'Id:    1',
+    ]
+
+
+def test_nothing_moves_the_cursor():
+    assert table.printable('a\x1b[31m\nb\u202e') == 'a?[31m?b?'

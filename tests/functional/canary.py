@@ -29,8 +29,9 @@ def secrets(lab) -> dict[str, str]:
         path = '/' + url.split('/', 3)[3]
         for prefix, expires in lab.granted(url):
             for moment in expires:
-                found[grant.sign(key, 'PUT', path, moment, prefix)] = (
-                    f'signature for {prefix}')
+                for method in ('GET', 'PUT'):
+                    found[grant.sign(key, method, path, moment, prefix)] = (
+                        f'signature for {prefix}')
     return found
 
 

@@ -5,13 +5,23 @@ The tests share one node and go on from each other's end, as operators do. The
 fixture ``node`` begins and ends with it active and its own system running.
 """
 import contextlib
+import datetime
+import itertools
 import json
+import mmap
 import subprocess
+import typing
 
 import pytest
 
+from ironic_snapshot_core import catalogue
+from ironic_snapshot_core import checkpoint
 from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest
+from ironic_snapshot_core import units
 from tests.functional import canary
+from tests.functional.lab import contents
+from tests.functional.lab import machine
 from tests.functional.lab import process
 
 # A capture of the lab's disk takes about 20 s on two cores; booting into the
@@ -20,6 +30,18 @@ pytestmark = pytest.mark.timeout(600)
 
 # Long enough to do something while Swift keeps the agent waiting.
 STALL_S = 20
+
+# What the survey calls, in the ramdisk.
+PROGRAMS = ('blkid', 'losetup', 'ntfscat', 'prlimit', 'sfdisk',
+            'xfs_logprint', 'partclone.extfs', 'partclone.f2fs',
+            'partclone.ntfs', 'partclone.vfat', 'partclone.xfs')
+COUNT_PROGRAMS = (f'for each in {" ".join(PROGRAMS)}; do '
+                  'ldd $(command -v $each); done | grep -c libc.so')
+
+# Put together by the shell, so that the text is nowhere but in the file.
+DELETE_A_FILE = ('yes DELETED-$((6 * 7)) | head -c 32M > /root/gone; sync; '
+                 'rm /root/gone; sync')
+DELETED = b'DELETED-42'
 
 
 @pytest.fixture
@@ -45,8 +67,10 @@ class Snapshot:
 
     def __init__(self, lab, node):
         self.store = lab.store()
-        self.record = node.show()['driver_internal_info']['snapshot']
-        self.status = self.record['status']
+        self._key = lab.manifest_key.encode()
+        # None before the first, such as for a test that is run alone.
+        self.record = node.show()['driver_internal_info'].get('snapshot', {})
+        self.status = self.record.get('status')
         self.id = self.record.get('snapshot')
         if 'generation' in self.record:
             self.lineage = layout.Lineage(node.uuid,
@@ -55,7 +79,24 @@ class Snapshot:
     def manifests(self):
         return [info.name for info in self.store.list(
                     layout.snapshots_prefix(self.lineage))
-                if info.name.endswith('/manifest')]
+                if info.name.endswith('/manifest')] if self.id else []
+
+    def manifest(self):
+        return catalogue.read(self.store, self.lineage, self.id, self._key)
+
+    def stored(self, kind):
+        """Names of the attempt's objects of a kind, such as ``pack-``."""
+        return [info.name for info in self.store.list(
+            layout.attempt_prefix(self.lineage, self.id) + kind)]
+
+    def packs_of_checkpoints(self):
+        """Names of the packs that a capture may go on behind."""
+        names = set()
+        for name in self.stored('checkpoint-'):
+            found = checkpoint.decode(
+                self.store.get(name, units.MiB), self.id)
+            names.update(pack.name for pack in found.packs)
+        return names
 
     def leases(self):
         return list(self.store.list(f'{self.lineage.prefix}leases/'))
@@ -83,12 +124,42 @@ def boot_id(node):
     return node.shell('cat /proc/sys/kernel/random/boot_id').strip()
 
 
-def wait_running(node, timeout=240):
-    """Wait until the agent has the step."""
-    process.wait_until(
-        lambda: node.show()['driver_internal_info'].get(
-            'snapshot', {}).get('status') == 'running',
-        'the capture to begin', timeout)
+def wait_for_request(lab, node, method, match):
+    """Wait for a request to Swift on the way to or in a capture."""
+    def fail_early():
+        shown = node.show()
+        assert shown['provision_state'] != 'service failed', node.history()
+    lab.proxy.wait_for(method, match, timeout=240, meanwhile=fail_early)
+
+
+def holds(disk, text):
+    """Tell whether the bytes are anywhere on a raw disk."""
+    with disk.open('rb') as file, mmap.mmap(
+            file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(text) >= 0
+
+
+def progress(node):
+    """Return how far the node says that the capture is."""
+    info = node.show()['driver_internal_info']
+    return info.get('snapshot', {}).get('progress')
+
+
+class Beat(typing.NamedTuple):
+    """A heartbeat: the interval the agent chose, and how late the next is."""
+
+    interval_s: float
+    late_s: float
+
+
+def heartbeats(node, since):
+    """Return the heartbeats of the agent, by its own log."""
+    found = [(datetime.datetime.fromisoformat(match[1]), float(match[2]))
+             for match in node.console.find(
+                 r'^(\S+ [\d:.]+) .*next heartbeat, interval: ([\d.]+)',
+                 since)]
+    return [Beat(interval, (after - moment).total_seconds() - interval)
+            for (moment, interval), (after, _) in itertools.pairwise(found)]
 
 
 def assert_earlier_snapshots_are_whole(lab, node, before, tmp_path):
@@ -110,49 +181,113 @@ def test_driver_lists_the_deploy_interface(lab):
 
 
 def test_main_job(lab, node, tmp_path):
-    """The whole way: the image is the disk, it boots, and so does the node."""
+    """The whole way: the image holds the system, it boots, and so does the
+    node; what is not in use is not even read.
+    """
+    node.shell(DELETE_A_FILE)
     since = node.console.mark()
-    # Swift answers late at two points, so that the disk can be hashed while
-    # it lies offline: before the capture begins, and when it is over.
-    lab.proxy.rule(method='PUT', match='/leases/', delay=STALL_S)
+    # Swift answers late at two points, so that the disk can be looked at
+    # while it lies offline: before the capture begins, and when it is over.
+    lab.proxy.rule(method='PUT', match='/leases/', delay=STALL_S, times=1)
     lab.proxy.rule(method='PUT', match='/manifest$', delay=STALL_S)
     lab.ironic.cli('node', 'service', node.name, '--service-steps', json.dumps(
         [{'interface': 'deploy', 'step': 'snapshot',
           'args': {'name': 'golden'}}]))
-    lab.proxy.wait_for('PUT', '/leases/', timeout=240)
-    before = node.disk_sha256()
-    lab.proxy.wait_for('PUT', '/manifest$', timeout=240)
+    wait_for_request(lab, node, 'PUT', '/leases/')
+    offline = tmp_path / 'offline.raw'
+    machine.copy_sparse(node.disk_path, offline)
+    assert int(node.shell(COUNT_PROGRAMS)) == len(PROGRAMS)
+    # File systems in volumes are looked at through it.
+    assert node.shell('losetup --find').startswith('/dev/loop')
+    wait_for_request(lab, node, 'PUT', '/manifest$')
     after = node.disk_sha256()
     assert Snapshot(lab, node).status == 'running'
     node.wait('active')
 
-    assert before == after
+    assert lab.sha256(offline) == after
     snapshot = Snapshot(lab, node)
     assert snapshot.status == 'committed'
     assert snapshot.record['shutdown'] == 'clean'
     assert snapshot.manifests() == [
         layout.manifest_name(snapshot.lineage, snapshot.id)]
     assert snapshot.leases() == []
+    assert snapshot.stored('checkpoint-') == []
     image = snapshot.download(tmp_path / 'disk.qcow2')
     assert image.stat().st_size == snapshot.record['result']['image_bytes']
+
     raw = tmp_path / 'disk.raw'
     subprocess.run(['qemu-img', 'convert', '-O', 'raw', image, raw],
                    check=True)
-    assert lab.sha256(raw) == before
+    assert contents.partitions(raw) == contents.partitions(offline)
+    assert contents.differences(
+        contents.files(offline, tmp_path / 'files'),
+        contents.files(raw, tmp_path / 'files')) == []
+    assert holds(offline, DELETED)
+    assert not holds(raw, DELETED)
     raw.unlink()
+    offline.unlink()
+    regions = {region.content: region
+               for region in snapshot.manifest().regions}
+    for content in ('ext4', 'vfat'):
+        assert regions[content].method == manifest.ALLOCATED
+    assert regions['swap'].method == manifest.HEADER
+    assert regions['ext4'].used_bytes < regions['ext4'].length / 2
 
     # The node was shut down once and booted once.
     node.console.wait_up(since)
     assert len(shutdowns(node, since)) == 1
     own = boots(node, since)
     assert len(own) == 1
-    # A machine that boots from the image goes on from where it was taken; one
-    # with other firmware does, too.
-    second = lab.boot_image(image, uefi=True)
-    try:
+    # A machine that boots from the image goes on from where it was taken, by
+    # whatever firmware.
+    with (lab.boot_image(image, 'second') as second,
+          lab.boot_image(image, 'third', uefi=True) as third):
         assert second.console.wait_up() == own[0]
-    finally:
-        second.stop()
+        assert third.console.wait_up() == own[0]
+
+
+def test_all_blocks_slice_by_slice(lab, node, tmp_path):
+    """The image is the disk; on the way the node tells how far it is."""
+    since = node.console.mark()
+    lab.proxy.rule(method='PUT', match='/leases/', delay=STALL_S, times=1)
+    # Uploading so slowly takes several slices.
+    node.snapshot(name='every block', all_blocks=True, bandwidth_limit=2)
+    wait_for_request(lab, node, 'PUT', '/leases/')
+    offline = tmp_path / 'offline.raw'
+    machine.copy_sparse(node.disk_path, offline)
+    told = []
+    node.wait('active', tick=lambda: told.append(progress(node)))
+
+    snapshot = Snapshot(lab, node)
+    assert snapshot.status == 'committed'
+    image = snapshot.download(tmp_path / 'disk.qcow2')
+    subprocess.run(['qemu-img', 'compare', '-F', 'raw', image, offline],
+                   check=True)
+
+    slices = {each['slices']: each for each in told
+              if each and each['slices']}
+    assert len(slices) >= 3
+    in_order = [slices[number] for number in sorted(slices)]
+    for what in ('percent', 'read_bytes', 'stored_bytes'):
+        figures = [each[what] for each in in_order]
+        assert figures == sorted(figures)
+        assert figures[0] < figures[-1]
+    assert any(each.get('eta') for each in in_order)
+    # Each slice came with temporary URLs of its own, and they were used.
+    granted = [int(match[1]) for match in node.console.find(
+        r"execute_service_step with args: .*'expires': (\d+)", since)]
+    assert len(granted) > len(slices)
+    assert granted == sorted(set(granted))
+    used = [entry.expires for entry in lab.proxy.log
+            if '/attempts/' in entry.path and entry.expires]
+    assert len(set(used)) >= 3
+    assert set(used) <= set(granted)
+    assert used[-1] in granted[-2:]
+    node.console.wait_up(since)
+    # All the time the agent was heard of.
+    beats = heartbeats(node, since)
+    assert len(beats) > 5
+    assert [beat for beat in beats if beat.late_s > beat.interval_s] == []
 
 
 def test_wrong_argument_does_not_touch_the_node(lab, node):
@@ -204,56 +339,38 @@ END
 """
 
 
-def test_agent_restarts_in_the_middle(lab, node, tmp_path):
-    """With its token and certificate: the capture begins again."""
-    since = node.console.mark()
-    lab.proxy.rule(method='PUT', match='/pack-000001', delay=STALL_S,
-                   times=1)
-    node.snapshot(name='persistent')
-    lab.proxy.wait_for('PUT', '/pack-000001', timeout=240)
-    first = Snapshot(lab, node).id
-    node.shell(KEEP_CERTIFICATE)
-    node.shell('pkill -9 -f ironic-python-agent')
-    node.wait('active')
-    snapshot = Snapshot(lab, node)
-    assert snapshot.status == 'committed'
-    assert snapshot.record['tries'] == 2
-    assert snapshot.id != first
-    assert not [name for name in snapshot.manifests() if first in name]
-    snapshot.download(tmp_path / 'disk.qcow2')
-    node.console.wait_up(since)
-
-
-def test_conductor_is_killed_in_the_middle(lab, node, tmp_path):
-    """Another life of the conductor finds the capture and commits it."""
-    since = node.console.mark()
-    lab.proxy.rule(method='PUT', match='/pack-000001', delay=STALL_S,
-                   times=1)
-    node.snapshot(name='orphan')
-    lab.proxy.wait_for('PUT', '/pack-000001', timeout=240)
-    lab.ironic.kill()
-    lab.ironic.start()
-    node.wait('active')
-    snapshot = Snapshot(lab, node)
-    assert snapshot.status == 'committed'
-    assert snapshot.record['tries'] == 1
-    snapshot.download(tmp_path / 'disk.qcow2')
-    node.console.wait_up(since)
-
-
-def test_conductor_is_killed_at_the_commit(lab, node, tmp_path):
-    """Between image and manifest: committed once, by its next life."""
+def test_agent_and_conductor_are_killed(lab, node, tmp_path):
+    """The agent, with its token and certificate, goes on where it was; and so
+    does the next life of the conductor, which commits once.
+    """
     since = node.console.mark()
     listed = Snapshot(lab, node).manifests()
+    # Slow enough to come to a checkpoint or two before the end.
+    node.snapshot(name='phoenix', bandwidth_limit=3)
+    wait_for_request(lab, node, 'PUT', '/checkpoint-000001')
+    before = Snapshot(lab, node)
+    process.wait_until(lambda: before.stored('checkpoint-'),
+                       'the first checkpoint')
+    kept = before.packs_of_checkpoints()
+    lab.proxy.clear()
+    node.shell(KEEP_CERTIFICATE)
+    node.shell('pkill -9 -f ironic-python-agent')
     lab.proxy.rule(method='PUT', match='/manifest$', delay=STALL_S, times=1)
-    node.snapshot(name='phoenix')
-    lab.proxy.wait_for('PUT', '/manifest$', timeout=240)
-    lab.ironic.kill()
-    lab.ironic.start()
+    for match in '/checkpoint-000002', '/manifest$':
+        wait_for_request(lab, node, 'PUT', match)
+        lab.ironic.kill()
+        lab.ironic.start()
     node.wait('active')
+
     snapshot = Snapshot(lab, node)
     assert snapshot.status == 'committed'
+    assert snapshot.id == before.id
+    assert snapshot.record['tries'] == 2
     assert len(snapshot.manifests()) == len(listed) + 1
+    sent = {entry.path.rpartition('/')[2] for entry in lab.proxy.log
+            if entry.method == 'PUT' and '/pack-' in entry.path}
+    assert kept and sent
+    assert not kept & sent
     snapshot.download(tmp_path / 'disk.qcow2')
     node.console.wait_up(since)
 
@@ -263,9 +380,9 @@ def test_abort_in_the_middle(lab, node):
     listed = Snapshot(lab, node).manifests()
     lab.proxy.rule(method='PUT', match='/pack-000001', delay=STALL_S)
     node.snapshot(name='never mind')
-    lab.proxy.wait_for('PUT', '/pack-000001', timeout=240)
+    wait_for_request(lab, node, 'PUT', '/pack-000001')
     node.abort()
-    node.wait('active')
+    node.wait('active', timeout=60)
     node.console.wait_up(since)
     snapshot = Snapshot(lab, node)
     assert snapshot.status == 'aborted'
@@ -279,7 +396,7 @@ def test_agent_dies_for_good(lab, node):
     listed = Snapshot(lab, node).manifests()
     lab.proxy.rule(method='PUT', match='/pack-000001', delay=STALL_S)
     node.snapshot(name='silence')
-    lab.proxy.wait_for('PUT', '/pack-000001', timeout=240)
+    wait_for_request(lab, node, 'PUT', '/pack-000001')
     node.shell('touch /run/lab-no-agent; pkill -9 -f ironic-python-agent')
     with pytest.raises(process.LabError):
         node.wait('active')

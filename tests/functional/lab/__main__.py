@@ -14,6 +14,7 @@ from tests.functional.lab import process
 from tests.functional.lab import report
 from tests.functional.lab.build import osimage
 from tests.functional.lab.build import ramdisk
+from tests.functional.lab.build import workbench
 
 
 def main() -> int:
@@ -44,6 +45,7 @@ def run(here: lab.Lab, arguments: argparse.Namespace) -> None:
     """Run one command on one lab."""
     if arguments.command == 'build':
         ramdisk.build(osimage.build())
+        workbench.build()
     elif arguments.command == 'up':
         here.up()
         status(here)

@@ -13,7 +13,7 @@ from tests.servers import swift
 #: The default of [snapshot]container.
 CONTAINER = 'ironic-snapshots'
 #: The default of [snapshot]grant_ttl, in seconds.
-GRANT_TTL_S = 14400
+GRANT_TTL_S = 3600
 KEY_HEADER = 'X-Container-Meta-Temp-URL-Key'
 TIMEOUT_S = 10.0
 

@@ -14,6 +14,10 @@ import typing
 
 import requests
 
+from ironic_snapshot_core import catalogue
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest as manifests
+from tests.functional.lab import contents
 from tests.functional.lab import lab as lab_
 from tests.functional.lab import machine
 from tests.functional.lab import process
@@ -22,8 +26,6 @@ from tests.functional.lab import report
 NOTE = 'written before the snapshot'
 STEPS = [{'interface': 'deploy', 'step': 'snapshot',
           'args': {'name': 'golden'}}]
-#: How often the growing snapshot is shown.
-PROGRESS_INTERVAL_S = 5.0
 CHUNK_BYTES = 1 << 20
 
 
@@ -57,7 +59,8 @@ class Demo:
                 ('the snapshot', self.take_snapshot),
                 ('the node, back in its own system', self.see_node_back),
                 ('the image, by one GET from Swift', self.download),
-                ('the image against the disk', self.compare),
+                ('the files of the image against those of the disk',
+                 self.compare),
                 ('a second machine from the image', self.boot_second)):
             started = time.monotonic()
             with report.phase(what):
@@ -80,12 +83,16 @@ class Demo:
         report.say(f"$ baremetal {' '.join(arguments[:4])} "
                    f"'{arguments[4]}'")
         self.lab.ironic.cli(*arguments)
-        self._last_shown = time.monotonic()
+        self.slices = 0
         self.node.wait('active', progress=self._on_change,
-                       tick=self._on_tick)
+                       tick=self._show_progress)
         self.record = self.node.show()['driver_internal_info']['snapshot']
         if self.record['status'] != 'committed':
             raise Failed(f'the snapshot is {self.record["status"]}')
+        self.manifest = catalogue.read(
+            self.lab.store(self.record['container']),
+            layout.Lineage(self.node.uuid, self.record['generation']),
+            self.record['snapshot'], self.lab.manifest_key.encode())
 
     def _on_change(self, seconds: float, state: str) -> None:
         report.say(f'    {seconds:5.1f} s: {state}')
@@ -94,14 +101,20 @@ class Demo:
             # holds now is what the snapshot must hold.
             machine.copy_sparse(self.node.disk_path, self.offline)
 
-    def _on_tick(self) -> None:
-        if time.monotonic() - self._last_shown < PROGRESS_INTERVAL_S:
+    def _show_progress(self) -> None:
+        """Show what the node record says, after each slice."""
+        info = self.node.show()['driver_internal_info']
+        progress = info.get('snapshot', {}).get('progress')
+        if not progress or progress['slices'] == self.slices:
             return
-        self._last_shown = time.monotonic()
-        packs = [size for name, size in self._objects() if '/pack-' in name]
-        if packs:
-            report.say(f'             {len(packs)} packs in Swift, '
-                       f'{report.megabytes(sum(packs))}')
+        self.slices = progress['slices']
+        left = f', {progress["eta"]} s left' if 'eta' in progress else ''
+        report.say(
+            f'             {progress["phase"]}: {progress["percent"]} % of '
+            f'{report.megabytes(progress["total_bytes"])} at '
+            f'{report.megabytes(progress["rate"])}/s{left}; '
+            f'{report.megabytes(progress["stored_bytes"])} in '
+            f'{progress["packs"]} packs')
 
     def see_node_back(self) -> None:
         """The node starts its own system again, once."""
@@ -130,10 +143,11 @@ class Demo:
                          'record')
 
     def compare(self) -> None:
-        """The image is sound, and it is the disk, byte by byte."""
+        """The image is sound, and has every file that the disk has."""
+        raw = self.image.with_suffix('.raw')
         for arguments in (['check', str(self.image)],
-                          ['compare', '-F', 'raw', str(self.image),
-                           str(self.offline)]):
+                          ['convert', '-O', 'raw', str(self.image),
+                           str(raw)]):
             done = subprocess.run(['qemu-img', *arguments], text=True,
                                   stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT)
@@ -141,6 +155,15 @@ class Demo:
                 report.say(f'qemu-img {arguments[0]}: {line}')
             if done.returncode:
                 raise Failed(f'qemu-img {arguments[0]}')
+        scratch = self.lab.state_dir / 'files'
+        there = contents.files(self.offline, scratch)
+        here = contents.files(raw, scratch)
+        raw.unlink()
+        other = contents.differences(there, here)
+        if other:
+            raise Failed(f'not the same in the image: {other[:5]}')
+        report.say(f'{len(here)} files, folders and links: same names, '
+                   'owners, modes and contents')
 
     def boot_second(self) -> None:
         """A machine that never saw the disk starts from the image."""
@@ -156,6 +179,7 @@ class Demo:
     def account(self) -> None:
         """Print what came of it."""
         result = self.record['result']
+        totals = self.manifest.totals
         print('\nWhat the machines said on their serial consoles')
         for line in self.said:
             print(f'  {line}')
@@ -167,14 +191,17 @@ class Demo:
                 ('name and id', f'{self.record["name"]}, '
                                 f'{self.record["snapshot"]}'),
                 ('shutdown', self.record['shutdown']),
-                ('disk', f'{result["virtual_bytes"]:,} bytes'),
-                ('of which data', f'{result["data_bytes"]:,} bytes'),
+                ('disk', f'{totals.virtual_bytes:,} bytes'),
+                ('in use', f'{totals.used_bytes:,} bytes'),
+                ('not zero', f'{totals.data_bytes:,} bytes, in clusters of '
+                             f'{self.manifest.cluster_size:,}'),
+                ('stored', f'{totals.stored_bytes:,} bytes'),
                 ('image', f'{result["image_bytes"]:,} bytes'),
-                ('captured in', f'{result["seconds"]} s, '
-                 + report.megabytes(int(
-                     result['virtual_bytes'] / result['seconds']))
-                 + '/s of disk')):
+                ('captured in', f'{result["seconds"]} s')):
             print(f'  {what:15} {value}')
+        print('\nWhat was read of the disk')
+        for region in self.manifest.regions:
+            print(f'  {_describe(region)}')
         print('\nHow long it took')
         for what, seconds in self.seconds.items():
             print(f'  {seconds:6.1f} s  {what}')
@@ -197,6 +224,13 @@ class Demo:
     def _note_console(self, who: str, text: str) -> None:
         self.said += [f'{who:7} {line.strip()}' for line in text.splitlines()
                       if line.startswith('SNAPSHOT-LAB')]
+
+
+def _describe(region: manifests.Region) -> str:
+    why = f' ({region.reason})' if region.reason else ''
+    return (f'{region.name or region.content:14} {region.content:10} '
+            f'{region.used_bytes:>13,} of {region.length:>13,} bytes: '
+            f'{region.method}{why}')
 
 
 def how_to_go_on(here: lab_.Lab) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fault-injecting proxy in front of the lab's Swift."""
 
+import collections.abc
 import typing
 
 from tests.functional.lab import process
@@ -40,19 +41,25 @@ class Proxy:
         self._proxy.clear()
         self._rules.clear()
 
-    def wait_for(self, method: str, match: str, timeout: float) -> None:
+    def wait_for(self, method: str, match: str, timeout: float,
+                 meanwhile: collections.abc.Callable[[], None] = lambda: None
+                 ) -> None:
         """Wait until a request has come in; it may not be answered yet.
 
         One that came since a rule for the same requests was added counts.
 
+        :param meanwhile: called again and again; may raise to give up.
         :raises LabError: none came in time.
         """
         rules = [rule for rule in self._rules
                  if (rule.method, rule.match) == (method, match)]
         # A rule without effect, which counts nevertheless.
         rule = rules[0] if rules else self.rule(method=method, match=match)
-        process.wait_until(lambda: rule.seen > 0, f'{method} {match}',
-                           timeout)
+
+        def has_come() -> bool:
+            meanwhile()
+            return rule.seen > 0
+        process.wait_until(has_come, f'{method} {match}', timeout)
 
     def stop(self) -> None:
         """Stop listening."""

@@ -49,11 +49,12 @@ def _tree_digest(path: pathlib.Path) -> bytes:
 
 
 def build_once(name: str, build_key: str,
-               build: collections.abc.Callable[[pathlib.Path], None]
-               ) -> pathlib.Path:
+               build: collections.abc.Callable[[pathlib.Path], None],
+               kept: int = KEPT) -> pathlib.Path:
     """Return the folder of a build, making it when it is not there.
 
     :param build: fills the empty folder it is given.
+    :param kept: how many builds of this name are kept, this one included.
     """
     path = paths.cache_dir() / f'{name}-{build_key}'
     with open(paths.cache_dir() / f'.{name}.lock', 'w') as lock:
@@ -68,16 +69,16 @@ def build_once(name: str, build_key: str,
             build(aside)
         aside.rename(path)
         os.utime(path)
-        _forget_old(name)
+        _forget_old(name, kept)
     return path
 
 
-def _forget_old(name: str) -> None:
+def _forget_old(name: str, kept: int) -> None:
     builds = sorted(
         (each for each in paths.cache_dir().glob(f'{name}-*')
          if each.name.rpartition('-')[0] == name),
         key=lambda each: each.stat().st_mtime)
-    for old in builds[:-KEPT]:
+    for old in builds[:-kept]:
         shutil.rmtree(old)
 
 

@@ -19,6 +19,8 @@ import pathlib
 import shutil
 import sys
 
+import yaml
+
 from tests.functional.lab import paths
 from tests.functional.lab import process
 from tests.functional.lab.build import cache
@@ -28,13 +30,13 @@ from tests.functional.lab.build import osimage
 CONSTRAINTS = paths.REPOSITORY / 'constraints.txt'
 REQUIREMENTS = paths.REPOSITORY / 'requirements.txt'
 ELEMENT = paths.REPOSITORY / 'dib/elements/ipa-snapshot'
-INSTALL_SCRIPT = ELEMENT / 'install.d/70-ipa-snapshot'
+PACKAGE_LIST = ELEMENT / 'package-installs.yaml'
 
 #: The distribution's own Python, of the same release as the ramdisk's and
 #: so of the same version: what is built for it runs there.
 SYSTEM_PYTHON = '/usr/bin/python3'
 
-#: What the agent and our hardware manager call.
+#: What the agent calls; the element names what our hardware manager does.
 PACKAGES = [
     'python3-minimal', 'libpython3-stdlib',
     'udev', 'kmod', 'iproute2', 'busybox', 'procps', 'psmisc', 'fdisk',
@@ -63,7 +65,10 @@ UNUSED = [
     'usr/share/python-wheels', 'usr/lib/python3*/lib2to3',
     'usr/lib/python3*/pydoc_data', 'usr/lib/python3*/test',
     'usr/lib/python3*/idlelib', 'usr/lib/python3*/ensurepip',
-    'usr/lib/*/libpython3*', 'usr/lib/x86_64-linux-gnu/libicu*']
+    'usr/lib/*/libpython3*', 'usr/lib/x86_64-linux-gnu/libicu*',
+    'usr/lib/*/libedit*', 'usr/sbin/xfs_[!l]*', 'usr/sbin/mkfs.xfs',
+    'usr/*bin/*ntfs[!c]*', 'usr/sbin/partclone.reiser4', 'usr/lib/valgrind',
+    'usr/share/pixmaps']
 
 #: Left out of the archive, but there when the element is run.
 NOT_PACKED = ['opt/ironic-python-agent/lib/python3*/site-packages/pip']
@@ -86,12 +91,11 @@ def build(image: osimage.OsImage) -> Ramdisk:
     base_key = cache.key(
         'ramdisk-base', pathlib.Path(__file__), paths.FILES / 'ramdisk',
         paths.FILES / 'lab-shell', pathlib.Path(distribution.__file__),
-        wheels.name, image.kernel.parent.name)
+        PACKAGE_LIST, wheels.name, image.kernel.parent.name)
     base = cache.build_once(
         'ramdisk-base', base_key,
         lambda folder: _build_base(folder, image, wheels))
-    layer_key = cache.key('ramdisk', base.name, INSTALL_SCRIPT,
-                          *_sources())
+    layer_key = cache.key('ramdisk', base.name, ELEMENT, *_sources())
     final = cache.build_once(
         'ramdisk', layer_key,
         lambda folder: _build_layer(folder, base, wheels))
@@ -134,7 +138,9 @@ def _version() -> str:
 def _build_base(folder: pathlib.Path, image: osimage.OsImage,
                 wheels: pathlib.Path) -> None:
     root = folder / 'root'
-    distribution.bootstrap(root, PACKAGES, [])
+    # Its names are Debian's; for others the element has a pkg-map.
+    ours = yaml.safe_load(PACKAGE_LIST.read_text())
+    distribution.bootstrap(root, [*PACKAGES, *ours], [])
     _check_python(root)
     _add_modules(root, image.modules)
     cache.run(cache.isolated([
@@ -154,8 +160,8 @@ def _build_base(folder: pathlib.Path, image: osimage.OsImage,
         '10.0.2.2 snapshot-lab\n')
     _remove_unused(root)
     # Compiling at every start would take the emulated processor a minute.
-    cache.run(['chroot', str(root), 'python3', '-m', 'compileall', '-q',
-               '/usr/lib/python3', '/opt/ironic-python-agent/lib'])
+    cache.run(['chroot', str(root), 'sh', '-c', 'python3 -m compileall -q '
+               '/usr/lib/python3* /opt/ironic-python-agent/lib'])
     _pack(root, folder / 'base.cpio.gz')
     shutil.copyfile(image.kernel, folder / 'kernel')
 
@@ -222,7 +228,7 @@ def _build_layer(folder: pathlib.Path, base: pathlib.Path,
     layer = folder / 'layer.cpio.gz'
     cache.run(cache.isolated([
         'sh', str(paths.FILES / 'ramdisk/install-snapshot.sh'),
-        str(base / 'root'), str(all_wheels), str(INSTALL_SCRIPT),
+        str(base / 'root'), str(all_wheels), str(ELEMENT),
         'ironic-snapshot', str(layer)]))
     with open(folder / 'initramfs', 'wb') as initramfs:
         for part in (base / 'base.cpio.gz', layer):

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Run the diskimage-builder element's own installation script on the root
-# file system $1, and pack what it added into the archive $5.
-# $2: folder of wheels; $3: the script; $4: name and version to install.
+# Do to the root file system $1 what the diskimage-builder element does, and
+# pack what that added into the archive $5. Its packages are there already.
+# $2: folder of wheels; $3: the element; $4: name and version to install.
 #
 # The root stays as it is: what is written lands in memory, over it.
 set -e
-base=$1 wheels=$2 script=$3 package=$4 archive=$5
+base=$1 wheels=$2 element=$3 package=$4 archive=$5
 memory=$(mktemp -d)
 mount -t tmpfs -o size=512m lab "$memory"
 mkdir "$memory/added" "$memory/work" "$memory/root"
@@ -16,7 +16,8 @@ mkdir "$memory/wheels"
 mount --bind -o ro "$wheels" "$memory/wheels"
 mkdir "$memory/root/wheels"
 mount --bind -o ro "$memory/wheels" "$memory/root/wheels"
-cp "$script" "$memory/root/wheels.install"
+cp -R "$element/static/." "$memory/root"
+cp "$element/install.d/70-ipa-snapshot" "$memory/root/wheels.install"
 chroot "$memory/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
     IPA_SNAPSHOT_PACKAGE="$package" \
     IPA_SNAPSHOT_PIP_ARGS="--quiet --no-index --find-links /wheels" \

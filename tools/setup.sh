@@ -59,22 +59,27 @@ become_root() {
     exec sudo --preserve-env="$passed" env "PATH=$PATH" "$@"
 }
 
+# wanted_packages [PROFILE]
 # The names in bindep.txt for this distribution: those for all that use dpkg,
-# and those for this release.
+# those for this release, and those of a profile.
 wanted_packages() {
     local release
     release=$(. /etc/os-release && echo "$ID-${VERSION_CODENAME:-}")
-    awk -v release="platform:$release" '
+    awk -v release="platform:$release" -v profile="${1:-}" '
         { sub(/#.*/, "") }
-        index($0, "platform:dpkg]") || index($0, release "]") { print $1 }
+        index($0, "platform:dpkg]") || index($0, release "]") ||
+            (profile != "" && index($0, "platform:dpkg " profile "]")) {
+                print $1
+        }
         ' "$REPOSITORY/bindep.txt"
 }
 
+# install_packages [PROFILE]
 install_packages() {
     command -v apt-get > /dev/null ||
         fail "no apt-get: install the packages in bindep.txt by hand"
     local missing=() package
-    for package in $(wanted_packages); do
+    for package in $(wanted_packages "$@"); do
         dpkg-query -W -f '${Status}' "$package" 2> /dev/null |
             grep -q ' ok installed$' || missing+=("$package")
     done
@@ -150,7 +155,7 @@ make_venv() {
             fail "pip could not install pip"
         install_project --constraint "$REPOSITORY/constraints.txt" \
             --requirement "$REPOSITORY/test-requirements.txt" \
-            --editable "${REPOSITORY}[conductor,ramdisk]" ||
+            --editable "${REPOSITORY}[conductor,ramdisk,cli]" ||
             fail "pip could not install what the tests need"
         touch "$VENV/complete"
         say "virtual environment: $((SECONDS - built)) s"
@@ -171,7 +176,8 @@ install_project() {
         -qq --no-build-isolation "$@"
 }
 
+# setup [PROFILE]
 setup() {
-    install_packages
+    install_packages "$@"
     make_venv
 }

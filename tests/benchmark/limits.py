@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nothing can be faster than, on this machine.
+
+compress
+    digest and compression of exactly the clusters that a capture stores,
+    from memory, on all cores: no reading, no packing, no storing
+read
+    reading the same clusters from the disk image, one after another
+put
+    plain PUTs of files to a container, from memory
+
+Run as a program, it does one of them and prints a line of JSON. ``image`` is
+a raw image that ironic-snapshot has exported: holes are what it did not
+store.
+"""
+
+import argparse
+import concurrent.futures
+import errno
+import http.client
+import itertools
+import json
+import os
+import pathlib
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+
+from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import digest as digests
+
+MIB = 1 << 20
+
+#: Held in memory at a time.
+BATCH = 1024 * MIB
+READ = 4 * MIB
+
+#: Connections: as many as a capture has uploads.
+CONNECTIONS = 2
+
+
+def compress(image: pathlib.Path, cluster_size: int,
+             threads: int) -> dict[str, float]:
+    """Digest and compress every cluster that is not zero."""
+    codec = codecs.get_codec(codecs.DEFAULT_CODEC)
+    digest = digests.DEFAULT_DIGEST.digest
+
+    def work(clusters: list[bytes]) -> int:
+        stored = 0
+        for cluster in clusters:
+            digest(cluster)
+            blob = codec.compress(cluster)
+            stored += len(cluster if blob is None else blob)
+        return stored
+
+    seconds, size, stored = 0.0, 0, 0
+    clusters = _clusters(image, cluster_size)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        while batch := list(itertools.islice(
+                clusters, BATCH // cluster_size)):
+            size += sum(map(len, batch))
+            # Small jobs, so that all threads end at about the same time.
+            jobs = [batch[at:at + 16] for at in range(0, len(batch), 16)]
+            started = time.perf_counter()
+            stored += sum(pool.map(work, jobs))
+            seconds += time.perf_counter() - started
+    return {'seconds': seconds, 'bytes': size, 'stored': stored,
+            'threads': threads}
+
+
+def read(image: pathlib.Path, source: pathlib.Path,
+         cluster_size: int) -> dict[str, float]:
+    """Read from the source what the image holds."""
+    wanted = list(runs(image, cluster_size))
+    buffer = memoryview(bytearray(READ))
+    size = 0
+    started = time.perf_counter()
+    with open(source, 'rb', buffering=0) as file:
+        for start, end in wanted:
+            while start < end:
+                file.seek(start)
+                count = file.readinto(buffer[:min(READ, end - start)])
+                if not count:
+                    break       # the disk's last cluster is a shorter one
+                start += count
+                size += count
+    return {'seconds': time.perf_counter() - started, 'bytes': size}
+
+
+def put(files: list[pathlib.Path], container_url: str,
+        token: str) -> dict[str, float]:
+    """PUT files, from memory, over a few connections."""
+    contents = [(path.name, path.read_bytes()) for path in files]
+    jobs = iter(contents)
+    lock = threading.Lock()
+    url = urllib.parse.urlsplit(container_url)
+
+    def work(_: int) -> None:
+        connection = http.client.HTTPConnection(
+            url.hostname or '', url.port, timeout=60)
+        while True:
+            with lock:
+                job = next(jobs, None)
+            if job is None:
+                connection.close()
+                return
+            connection.request('PUT', f'{url.path}/{job[0]}', job[1],
+                               {'X-Auth-Token': token})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 201:
+                raise OSError(f'PUT: {answer.status} {answer.reason}')
+
+    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
+        started = time.perf_counter()
+        list(pool.map(work, range(CONNECTIONS)))
+        seconds = time.perf_counter() - started
+    return {'seconds': seconds,
+            'bytes': sum(len(data) for _, data in contents)}
+
+
+def runs(image: pathlib.Path, cluster_size: int
+          ) -> Iterator[tuple[int, int]]:
+    """Give where a sparse file has data, in whole clusters."""
+    with open(image, 'rb') as file:
+        end, size = 0, os.fstat(file.fileno()).st_size
+        while end < size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            # What is left of a cluster was given already.
+            start = max(end, start - start % cluster_size)
+            end = os.lseek(file.fileno(), max(start, end), os.SEEK_HOLE)
+            end = max(end, start + 1)
+            end += -end % cluster_size
+            yield start, end
+
+
+# Private
+
+
+def _clusters(image: pathlib.Path, cluster_size: int) -> Iterator[bytes]:
+    zeroes = bytes(cluster_size)
+    with open(image, 'rb', buffering=0) as file:
+        for start, end in runs(image, cluster_size):
+            file.seek(start)
+            for _ in range(start, end, cluster_size):
+                cluster = file.read(cluster_size)
+                if cluster and cluster != zeroes[:len(cluster)]:
+                    yield cluster
+
+
+def main() -> None:
+    """Do one of them."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser('compress')
+    command.set_defaults(do=lambda args: compress(
+        args.image, args.cluster_size, args.threads))
+    command.add_argument('image', type=pathlib.Path)
+    command.add_argument('cluster_size', type=int)
+    command.add_argument('threads', type=int)
+    command = commands.add_parser('read')
+    command.set_defaults(do=lambda args: read(
+        args.image, args.source, args.cluster_size))
+    command.add_argument('image', type=pathlib.Path)
+    command.add_argument('source', type=pathlib.Path)
+    command.add_argument('cluster_size', type=int)
+    command = commands.add_parser('put')
+    command.set_defaults(do=lambda args: put(
+        args.files, args.url, os.environ['SWIFT_TOKEN']))
+    command.add_argument('url')
+    command.add_argument('files', type=pathlib.Path, nargs='+')
+    args = parser.parse_args()
+    do: Callable[[argparse.Namespace], dict[str, float]] = args.do
+    print(json.dumps(do(args)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rounds of a benchmark: every program once in each, one at a time."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import sys
+import typing
+
+import requests
+
+from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import pack
+from ipa_snapshot_hardware import budget
+from tests.benchmark import disks
+from tests.benchmark import limits
+from tests.benchmark import measure
+from tests.benchmark import peers
+from tests.benchmark import results
+from tests.functional.lab import report
+from tests.servers import swift
+
+#: All that can be run.
+NAMES = ('ours', 'ours-null', 'ours-swift',
+         *(peer.name for peer in peers.peers()),
+         'compress', 'read', 'put', 'metadata')
+
+#: Too slow to be run as often as the others, and no close call.
+MOST_ROUNDS = {'qemu-zlib': 2, 'restic': 3}
+
+#: What is run on this disk beside ours, and how often; nothing is demanded.
+PEERS_OF_AGED = ('qemu-zstd', 'partclone', 'borg')
+ROUNDS_OF_AGED = 3
+
+CLUSTER_SIZE = 256 * 1024
+STARTS = 7
+
+IMPORTING = """\
+import time
+import ironic_python_agent.agent
+started = time.perf_counter()
+import ipa_snapshot_hardware.manager
+print(time.perf_counter() - started)
+"""
+
+
+class Benchmark:
+    """One benchmark.
+
+    :param scratch: an empty folder on the file system that is written to.
+    :param rounds: how often each program is run.
+    :param cold: drop the page cache before each run.
+    :param only: names of the programs to run; empty for all.
+    """
+
+    def __init__(self, scratch: pathlib.Path, rounds: int, scale: float,
+                 cold: bool, only: typing.Collection[str]) -> None:
+        self._scratch = scratch
+        self._rounds = rounds
+        self._cold = cold
+        self._only = only
+        self._disks = {name: disks.build(name, scale) for name in (
+            'root', 'aged', 'small', 'empty', 'changed')}
+        self._series: dict[tuple[str, str], results.Series] = {}
+        self._swift: swift.SwiftServer | None = None
+        self._found = results.Results(
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(
+                timespec='seconds'),
+            machine=_machine(scratch), versions=peers.versions(),
+            options={'rounds': rounds, 'scale': scale, 'cold': cold},
+            disks={name: _sizes(disk) for name, disk in self._disks.items()})
+
+    def run(self) -> results.Results:
+        """Do it all; takes minutes."""
+        with contextlib.ExitStack() as stack:
+            if self._wants('ours-swift') or self._wants('put'):
+                self._swift = stack.enter_context(
+                    swift.SwiftServer(self._scratch / 'swift'))
+            for number in range(self._rounds):
+                with report.phase(f'round {number + 1} of {self._rounds}'):
+                    self._round(number)
+        with report.phase('starts and documents'):
+            self._measure_starts()
+            if self._wants('metadata'):
+                self._measure_metadata()
+        return self._found
+
+    # Private
+
+    def _round(self, number: int) -> None:
+        ours = peers.Ours()
+        root = self._disks['root']
+        self._program(number, root, ours, 'ours', keep=True)
+        self._program(number, root, peers.OursToNothing(), 'ours')
+        for peer in peers.peers():
+            self._program(number, root, peer, 'peer')
+        self._limits(root)
+        if self._swift:
+            self._into_swift(number, root, self._swift)
+        peers.clear(self._folder(root, ours))
+        for name in ('small', 'empty'):
+            self._program(number, self._disks[name], peers.Ours(), 'ours')
+        if number < ROUNDS_OF_AGED:
+            aged = self._disks['aged']
+            self._program(number, aged, peers.Ours(), 'ours')
+            for peer in peers.peers():
+                if peer.name in PEERS_OF_AGED:
+                    self._program(number, aged, peer, 'peer')
+
+    def _program(self, number: int, disk: disks.Disk,
+                 program: peers.Program, kind: str, *,
+                 keep: bool = False) -> None:
+        """Run one program once; the first time, check what it stored."""
+        if (not self._wants(program.name)
+                or number >= MOST_ROUNDS.get(program.name, number + 1)):
+            return
+        folder = self._folder(disk, program)
+        peers.clear(folder)
+        self._settle(disk)
+        sample = program.run(disk, folder)
+        self._note(disk, program.name, program.title, kind,
+                   program.compresses, sample)
+        if number == 0:
+            self._verify(disk, program)
+            if isinstance(program, peers.Ours):
+                self._bound_memory(disk, program.told['data_bytes'])
+        if not keep:
+            peers.clear(folder)
+
+    def _verify(self, disk: disks.Disk, program: peers.Program) -> None:
+        verified = program.verify(disk, self._folder(disk, program))
+        self._series[disk.name, program.name].verified = verified
+        if verified:
+            report.say(f'  {disk.name}: {program.title}: restored; equal: '
+                       f'{verified}')
+
+    def _limits(self, disk: disks.Disk) -> None:
+        image = peers.exported(self._folder(disk, peers.Ours()))
+        if not image.exists():
+            return
+        cores = str(len(os.sched_getaffinity(0)))
+        for name, title, arguments in (
+                ('compress', 'limit: digest + compress from memory',
+                 [str(image), str(CLUSTER_SIZE), cores]),
+                ('read', 'limit: reading what is stored',
+                 [str(image), str(disk.raw), str(CLUSTER_SIZE)])):
+            if self._wants(name):
+                self._settle(disk)
+                self._limit(disk, name, title, arguments)
+
+    def _limit(self, disk: disks.Disk, name: str, title: str,
+               arguments: list[str],
+               env: dict[str, str] | None = None) -> None:
+        _, printed = measure.run(
+            [[sys.executable, '-W', 'ignore', '-m', 'tests.benchmark.limits',
+              name, *arguments]], env=env)
+        told = json.loads(printed)
+        self._note(disk, name, title, 'limit', False, measure.Sample(
+            round(told['seconds'], 3), 0.0, 0,
+            told.get('stored', told['bytes'])))
+
+    def _into_swift(self, number: int, disk: disks.Disk,
+                    server: swift.SwiftServer) -> None:
+        program = peers.OursToSwift(server)
+        self._program(number, disk, program, 'ours')
+        if self._wants(program.name):
+            _empty_container(server, program.container)
+        packs = sorted(self._folder(disk, peers.Ours()).rglob('pack-*'))
+        if self._wants('put') and packs:
+            url = f'{server.storage_url}/plain'
+            env = {'SWIFT_TOKEN': server.token()}
+            requests.put(url, headers={'X-Auth-Token': env['SWIFT_TOKEN']},
+                         timeout=60).raise_for_status()
+            os.sync()
+            self._limit(disk, 'put', 'limit: plain PUTs of the packs',
+                        [url, *map(str, packs)], env)
+            _empty_container(server, 'plain')
+
+    def _note(self, disk: disks.Disk, name: str, title: str, kind: str,
+              compresses: bool, sample: measure.Sample) -> None:
+        series = self._series.get((disk.name, name))
+        if series is None:
+            series = self._series[disk.name, name] = results.Series(
+                disk.name, name, title, kind, compresses)
+            self._found.series.append(series)
+        series.samples.append(sample)
+        report.say(f'  {disk.name}: {title}: {sample.wall:.2f} s')
+
+    def _settle(self, disk: disks.Disk) -> None:
+        """Bring the page cache into the same state before each run."""
+        os.sync()
+        if self._cold:
+            pathlib.Path('/proc/sys/vm/drop_caches').write_text('3')
+        else:
+            limits.read(disk.raw, disk.raw, 4096)
+
+    def _measure_starts(self) -> None:
+        facts = self._found.facts
+        facts['help_seconds'] = statistics.median(
+            measure.run([[peers.program(), '--help']])[0].wall
+            for _ in range(STARTS))
+        facts['import_seconds'] = statistics.median(
+            float(measure.run([[sys.executable, '-W', 'ignore', '-c',
+                                IMPORTING]])[1])
+            for _ in range(STARTS))
+
+    def _measure_metadata(self) -> None:
+        _, printed = measure.run([[
+            sys.executable, '-W', 'ignore', '-m', 'tests.benchmark.metadata']])
+        for name, value in json.loads(printed).items():
+            self._found.facts[f'metadata_{name}'] = value
+
+    def _bound_memory(self, disk: disks.Disk, data_bytes: int) -> None:
+        """Say how much the stated formula lets a capture of a disk take."""
+        size = disk.raw.stat().st_size
+        codec = codecs.get_codec(codecs.DEFAULT_CODEC)
+        planned = budget.plan(
+            disk_size=size, cluster_size=CLUSTER_SIZE,
+            pack_size=pack.TARGET_SIZE, codec=codec)
+        fitted = budget.fit(
+            planned, cluster_size=CLUSTER_SIZE, codec=codec,
+            clusters=-(-data_bytes // CLUSTER_SIZE))
+        # What the formula does not speak of: the program itself.
+        program, _ = measure.run([[
+            sys.executable, '-W', 'ignore', '-c',
+            'import ironic_snapshot_cli.capture']])
+        self._found.facts[f'memory_bound_{disk.name}'] = (
+            fitted.memory + program.peak)
+
+    def _folder(self, disk: disks.Disk,
+                program: peers.Program) -> pathlib.Path:
+        return self._scratch / f'{disk.name}-{program.name}'
+
+    def _wants(self, name: str) -> bool:
+        return not self._only or name in self._only
+
+
+# Private
+
+
+def _machine(scratch: pathlib.Path) -> dict[str, str]:
+    model = 'unknown'
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+        if line.startswith('model name'):
+            model = line.partition(':')[2].strip()
+            break
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    filesystem = measure.run([[
+        'stat', '--file-system', '--format=%T', str(scratch)]])[1].strip()
+    release = platform.freedesktop_os_release()
+    return {
+        'processor': f'{len(os.sched_getaffinity(0))} cores of {model}',
+        'memory': f'{memory / (1 << 30):.0f} GiB',
+        'file system written to': filesystem,
+        'system': f'{release.get("PRETTY_NAME")}, Linux '
+                  f'{platform.release()}, Python '
+                  f'{platform.python_version()}',
+    }
+
+
+def _sizes(disk: disks.Disk) -> dict[str, int]:
+    status = disk.raw.stat()
+    return {'virtual': status.st_size, 'allocated': status.st_blocks * 512}
+
+
+def _empty_container(server: swift.SwiftServer, name: str) -> None:
+    """Delete a container's objects: disks are small."""
+    url = f'{server.storage_url}/{name}'
+    headers = {'X-Auth-Token': server.token()}
+    while names := requests.get(
+            url, headers=headers, timeout=60).text.splitlines():
+        for each in names:
+            requests.delete(f'{url}/{each}', headers=headers, timeout=60)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: pathlib.Path) -> typing.Iterator[pathlib.Path]:
+    """Give a folder that is deleted in the end."""
+    folder = parent / f'benchmark-run-{os.getpid()}'
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

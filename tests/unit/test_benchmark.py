@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the benchmark that need no minutes."""
+
+import json
+import pathlib
+import random
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+
+from tests.benchmark import bars
+from tests.benchmark import content
+from tests.benchmark import filetree
+from tests.benchmark import limits
+from tests.benchmark import measure
+from tests.benchmark import metadata
+from tests.benchmark import results
+from tests.benchmark import tables
+from tests.functional.lab import paths
+from tests.functional.lab import process
+
+MIB = 1 << 20
+
+needs_time = pytest.mark.skipif(
+    not shutil.which('time'), reason='GNU time is not installed')
+
+
+def series(program, walls, *, disk='root', kind='peer', compresses=False,
+           stored=None, peak=10 * MIB):
+    return results.Series(
+        disk, program, program, kind, compresses,
+        samples=[measure.Sample(wall, wall * 2, peak, stored)
+                 for wall in walls])
+
+
+def found_of(*all_series, **facts):
+    return results.Results(
+        '2026-01-02T03:04:05+00:00', {'processor': '2 cores'},
+        {'borg': 'borg 1'}, {'rounds': 3, 'scale': 1.0, 'cold': False},
+        {name: {'virtual': 4 << 30, 'allocated': 3 << 30}
+         for name in ('root', 'small', 'empty')}, list(all_series), facts)
+
+
+def judged(found):
+    return {bar.text: bar for bar in bars.evaluate(found)}
+
+
+class TestResults:
+
+    def test_median_and_spread(self):
+        tested = series('borg', [3.0, 1.0, 8.0], stored=5)
+        assert tested.wall == 3.0
+        assert tested.spread == (1.0, 8.0)
+        assert tested.cpu == 6.0
+        assert tested.stored == 5
+
+    def test_peak_is_that_of_the_worst_run(self):
+        tested = series('borg', [1.0], peak=7)
+        tested.samples.append(measure.Sample(1.0, 1.0, 9))
+        assert tested.peak == 9
+
+    def test_fastest_peer_is_one_that_compresses(self):
+        found = found_of(
+            series('plain', [1.0]), series('borg', [4.0], compresses=True),
+            series('zstd', [3.0], compresses=True),
+            series('zstd', [2.0], compresses=True, disk='aged'),
+            series('none', [], compresses=True))
+        assert found.fastest_peer('root').wall == 3.0
+        assert found.fastest_peer('empty') is None
+
+    def test_json_is_read_back(self):
+        found = found_of(series('borg', [1.0, 2.0], stored=3), help_seconds=1)
+        text = json.dumps(found.to_dict() | {'bars': []})
+        assert json.loads(text)['series'][0]['median']['wall'] == 1.5
+        assert results.from_dict(json.loads(text)) == found
+
+    def test_other_versions_are_refused(self):
+        with pytest.raises(ValueError, match='version 1'):
+            results.from_dict(found_of().to_dict() | {'version': 2})
+
+
+class TestBars:
+
+    def test_without_figures_there_is_none(self):
+        assert bars.evaluate(found_of()) == []
+
+    @pytest.mark.parametrize('ours,met', [(4.5, True), (4.6, False)])
+    def test_against_the_fastest_peer(self, ours, met):
+        found = found_of(series('ours', [ours], kind='ours'),
+                         series('borg', [10.0], compresses=True),
+                         series('dd', [20.0], compresses=True))
+        bar, = (bar for text, bar in judged(found).items()
+                if 'fastest compressing peer' in text)
+        assert bar.met is met
+        assert bar.value == pytest.approx(ours / 10)
+        assert 'borg: 10.00 s' in bar.detail
+
+    @pytest.mark.parametrize('size,met', [(103, True), (104, False)])
+    def test_stored_bytes(self, size, met):
+        found = found_of(series('ours', [1.0], kind='ours', stored=size),
+                         series('qemu-zstd', [1.0], stored=100))
+        assert judged(found)['stored bytes, of qemu-img -c zstd'].met is met
+
+    @pytest.mark.parametrize('wall,met', [(2.5, True), (2.6, False)])
+    def test_against_memory(self, wall, met):
+        """More is better here, unlike in all the others."""
+        found = found_of(series('ours-null', [wall], kind='ours'),
+                         series('compress', [2.0], kind='limit'))
+        bar, = (bar for text, bar in judged(found).items()
+                if 'digest + compress' in text)
+        assert bar.met is met
+
+    @pytest.mark.parametrize('null,put,met', [
+        (4.0, 1.0, True), (1.0, 4.0, True), (3.0, 3.9, False)])
+    def test_swift_is_judged_by_the_slower(self, null, put, met):
+        found = found_of(series('ours-swift', [5.0], kind='ours'),
+                         series('ours-null', [null], kind='ours'),
+                         series('put', [put], kind='limit'))
+        bar, = (bar for text, bar in judged(found).items()
+                if 'into Swift' in text)
+        assert bar.met is met
+
+    @pytest.mark.parametrize('empty,met', [(3.0, True), (3.1, False)])
+    def test_mostly_empty_disk(self, empty, met):
+        found = found_of(
+            series('ours', [empty], kind='ours', disk='empty'),
+            series('ours', [2.0], kind='ours', disk='small'))
+        bar, = (bar for text, bar in judged(found).items()
+                if 'mostly empty' in text)
+        assert bar.met is met
+
+    def test_memory_of_ours_alone_counts(self):
+        found = found_of(series('ours', [1.0], kind='ours', peak=300 * MIB),
+                         series('restic', [1.0], peak=900 * MIB),
+                         memory_bound_root=200 * MIB)
+        bar = judged(found)['peak memory, 4 GiB disk, MiB']
+        assert (bar.value, bar.met) == (300, True)
+        bar = judged(found)['peak memory, 4 GiB disk, of the stated formula']
+        assert (bar.value, bar.met) == (1.5, False)
+
+    @pytest.mark.parametrize('empty,met', [(110, True), (112, False)])
+    def test_memory_does_not_grow_with_the_disk(self, empty, met):
+        found = found_of(
+            series('ours', [1.0], kind='ours', peak=100 * MIB),
+            series('ours', [1.0], kind='ours', peak=empty * MIB,
+                   disk='empty'))
+        bar = judged(found)['peak memory: 1 TiB disk, of that of 4 GiB']
+        assert bar.met is met
+
+    def test_facts(self):
+        found = found_of(
+            help_seconds=0.31, import_seconds=0.2, metadata_gathered=199e6,
+            metadata_most=300e6, metadata_gathering=6.0, metadata_writing=5.0)
+        assert [bar.met for bar in bars.evaluate(found)] == [
+            False, True, True, False]
+
+
+class TestTables:
+
+    def tables_of(self):
+        found = found_of(
+            series('ours', [2.0, 3.0], kind='ours', stored=10_000_000),
+            series('borg', [5.0], compresses=True, stored=20_000_000),
+            series('read', [1.0], kind='limit'), help_seconds=0.4)
+        return found, bars.evaluate(found)
+
+    def test_terminal(self):
+        lines = tables.text(*self.tables_of()).splitlines()
+        borg, = (line for line in lines if line.startswith('  borg'))
+        assert borg.split() == ['borg', '1', '5.00', '5.00-5.00', '10.00',
+                                '10', '20', '2.00', '2.00']
+        assert any(line.startswith('  MISSED') and '--help' in line
+                   for line in lines)
+
+    def test_documentation(self):
+        text = tables.rst(*self.tables_of())
+        cells = text.count(f'   * - {tables.HEADER[0]}\n'), text.count('* - ')
+        # 2 facts; a header and 3 rows each.
+        assert cells == (1, 2 + 4 + 4)
+        assert '- **missed**' in text
+        assert not [line for line in text.splitlines()
+                    if line != line.rstrip()]
+
+    def test_a_scaled_run_is_no_verdict(self):
+        found, _ = self.tables_of()
+        assert 'no verdict' not in tables.conditions(found)
+        found.options['scale'] = 0.1
+        assert 'no verdict' in tables.conditions(found)
+
+
+class TestMeasure:
+
+    def test_parse(self):
+        assert measure.parse('1.50 0.25 2048\n') == (1.75, 2 * MIB)
+
+    @needs_time
+    def test_pipeline(self, tmp_path):
+        sample, printed = measure.run(
+            [['sh', '-c', 'sleep 0.2; echo found'], ['cat']])
+        assert printed == 'found\n'
+        assert 0.2 <= sample.wall < 20
+        one, _ = measure.run([['cat']])
+        assert sample.peak > one.peak > 100_000
+        _, printed = measure.run([['echo', 'kept']], output=tmp_path / 'out')
+        assert (printed, (tmp_path / 'out').read_text()) == ('', 'kept\n')
+
+    @needs_time
+    @pytest.mark.parametrize('stages', [
+        [['sh', '-c', 'echo reason >&2; exit 3']],
+        [['sh', '-c', 'echo reason >&2; exit 3'], ['cat']],
+        [['true'], ['sh', '-c', 'echo reason >&2; exit 3']]])
+    def test_any_program_may_fail(self, stages):
+        with pytest.raises(process.LabError, match='with 3:\nreason'):
+            measure.run(stages)
+
+    @needs_time
+    def test_what_takes_too_long_is_ended(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(measure, 'TIMEOUT_S', 1.0)
+        with pytest.raises(subprocess.TimeoutExpired):
+            measure.run([['sh', '-c', f'echo $$ > {tmp_path}/pid; sleep 60']])
+        pid = int((tmp_path / 'pid').read_text())
+        process.wait_until(lambda: process.has_ended(pid), 'its end', 5)
+
+    @needs_time
+    def test_processor_time_of_children(self):
+        busy = 'n=0; while [ $n -lt 200000 ]; do n=$((n+1)); done'
+        sample, _ = measure.run([['sh', '-c', f'sh -c "{busy}"; true'.replace(
+            '$', r'\$')]])
+        assert sample.cpu > 0.05
+
+    def test_files_size(self, tmp_path):
+        (tmp_path / 'folder').mkdir()
+        (tmp_path / 'folder/one').write_bytes(bytes(10))
+        with open(tmp_path / 'sparse', 'wb') as file:
+            file.truncate(MIB)
+        assert measure.files_size(tmp_path) == MIB + 10
+
+
+class TestLimits:
+    CLUSTER = 64 * 1024
+
+    @pytest.fixture
+    def image(self, tmp_path):
+        """Clusters: text, zeros that are written, hole, noise, hole, end."""
+        path = tmp_path / 'image'
+        with open(path, 'wb') as file:
+            file.write(b'text' * (self.CLUSTER // 4) + bytes(self.CLUSTER))
+            file.seek(64 * self.CLUSTER)
+            file.write(random.Random(1).randbytes(self.CLUSTER))
+            file.truncate(128 * self.CLUSTER)
+            file.seek(0, 2)
+            file.write(b'end')
+        return path
+
+    def test_compress_takes_what_is_stored(self, image):
+        told = limits.compress(image, self.CLUSTER, 2)
+        assert told['bytes'] == 2 * self.CLUSTER + 3
+        assert self.CLUSTER < told['stored'] < self.CLUSTER + 2000
+
+    def test_read(self, image):
+        told = limits.read(image, image, self.CLUSTER)
+        assert told['bytes'] == 3 * self.CLUSTER + 3
+
+    def test_runs_are_whole_clusters_once_each(self, image):
+        runs = list(limits.runs(image, 4 * self.CLUSTER))
+        assert runs == [(0, 4 * self.CLUSTER),
+                        (64 * self.CLUSTER, 68 * self.CLUSTER),
+                        (128 * self.CLUSTER, 132 * self.CLUSTER)]
+
+
+def test_metadata():
+    told = metadata.measure(2000)
+    # Each cluster has at least its digest and its offset in the index.
+    assert told['stored'] > 2000 * 36
+    assert told['most'] >= told['gathered'] >= 0
+
+
+class TestContent:
+
+    @pytest.fixture
+    def packages(self, tmp_path):
+        root = tmp_path / 'packages'
+        for number in range(50):
+            folder = root / f'folder-{number % 7}'
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f'file-{number}').write_bytes(bytes(1000))
+        return root
+
+    def test_choose_has_the_size_and_is_stable(self, packages):
+        names = content.choose(packages, 20_000)
+        sizes = [(packages / name).stat().st_size for name in names
+                 if (packages / name).is_file()]
+        assert sum(sizes) == 20_000
+        assert names == content.choose(packages, 20_000)
+        for name in names:
+            parent = str(pathlib.PurePath(name).parent)
+            assert parent == '.' or names.index(parent) < names.index(name)
+
+    def test_copy(self, packages, tmp_path):
+        (packages / 'folder-1/file-1').chmod(0o4711)
+        (packages / 'link').symlink_to('folder-1')
+        (tmp_path / 'copy').mkdir()
+        content.copy(packages, tmp_path / 'copy',
+                     content.choose(packages, MIB))
+        assert (filetree.hash_files(tmp_path / 'copy')
+                != filetree.hash_files(tmp_path / 'packages/folder-1'))
+        assert ((tmp_path / 'copy/folder-1/file-1').stat().st_mode & 0o7777
+                == 0o4711)
+        assert (tmp_path / 'copy/link').is_symlink()
+        assert len(list((tmp_path / 'copy').rglob('file-*'))) == 50
+
+    def test_files_are_those_of_the_seed(self):
+        for make in (content.log_text, content.noise):
+            made = [make(random.Random(seed), 100_000) for seed in (1, 1, 2)]
+            assert made[0] == made[1] != made[2]
+            assert len(made[0]) == 100_000
+
+    def test_database_has_about_the_size(self, tmp_path):
+        path = tmp_path / 'database'
+        content.write_database(path, random.Random(1), 5_000_000)
+        assert 4_000_000 < path.stat().st_size < 6_000_000
+        with sqlite3.connect(path) as database:
+            assert database.execute('PRAGMA quick_check').fetchone() == ('ok',)
+
+
+    def test_a_day_leaves_links_alone(self, packages, tmp_path):
+        (packages / 'link').symlink_to('folder-1/file-1')
+        root = tmp_path / 'root'
+        root.mkdir()
+        content.copy(packages, root, content.choose(packages, MIB))
+        (root / 'usr').mkdir()
+        (root / 'usr/large').write_bytes(bytes(3 * MIB))
+        content.write_files(root / 'srv/media-0', random.Random(1), MIB,
+                            content.noise)
+        content.write_files(root / 'var/log/old-0', random.Random(1), MIB,
+                            content.log_text)
+        content.write_database(root / 'var/lib/inventory.db',
+                               random.Random(1), MIB)
+        logs = measure.files_size(root / 'var/log')
+        content.live_a_day(root, packages, 'seed')
+        assert (root / 'link').is_symlink()
+        assert 1.02 < measure.files_size(root / 'var/log') / logs < 1.06
+
+
+class TestFileTree:
+
+    @pytest.mark.parametrize('change', [
+        lambda root: (root / 'a/file').write_bytes(b'other'),
+        lambda root: (root / 'a/file').chmod(0o600),
+        lambda root: (root / 'a/file').rename(root / 'a/another'),
+        lambda root: (root / 'a/new').symlink_to('file'),
+        lambda root: (root / 'b').mkdir()])
+    def test_any_change_shows(self, tmp_path, change):
+        (tmp_path / 'a').mkdir()
+        (tmp_path / 'a/file').write_bytes(b'bytes')
+        before = filetree.hash_files(tmp_path)
+        assert before == filetree.hash_files(tmp_path)
+        change(tmp_path)
+        assert filetree.hash_files(tmp_path) != before
+
+
+def test_profiles_of_system_packages():
+    """Peers are installed for the benchmark alone."""
+    names = {
+        profile: subprocess.run(
+            ['bash', '-c', '. tools/setup.sh; wanted_packages $0', profile],
+            cwd=paths.REPOSITORY, check=True, capture_output=True,
+            text=True).stdout.split()
+        for profile in ('', 'benchmark')}
+    assert 'qemu-utils' in names['']
+    assert 'restic' not in names['']
+    assert {*names[''], 'restic', 'borgbackup', 'time'} <= {
+        *names['benchmark']}

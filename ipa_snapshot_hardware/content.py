@@ -83,7 +83,7 @@ class Content:
         :param order: for each position in the pack the content there, as
             its number less the first.
         """
-        self._known.renumber(first, order)
+        self._known.settle(order)
         slot_of = [0] * len(order)
         for slot, number in enumerate(order, first):
             slot_of[number] = slot
@@ -103,6 +103,7 @@ class Content:
         """
         for digest in digests:
             self._known.add(digest)
+        self._known.settle()
         for cluster, slot in clusters:
             self._append(cluster, slot)
         self._open = self._count

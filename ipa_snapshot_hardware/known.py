@@ -33,7 +33,7 @@ class KnownClusters:
         digest --(its first 8 bytes)--> place -> number -> digests[number]
 
     One thread adds; any thread may search meanwhile. Such a search may miss
-    what is being added or renumbered just then, and never finds what is not
+    what is being added or settled just then, and never finds what is not
     there.
 
     Memory is taken as it is filled, not in advance.
@@ -51,6 +51,8 @@ class KnownClusters:
         self._table = array.array('I', [_EMPTY]) * self._places
         self._digests = bytearray(capacity * digest_size)
         self._count = 0
+        # Of the clusters that are not settled, in their order.
+        self._latest: list[int] = []
 
     def __len__(self) -> int:
         return self._count
@@ -77,6 +79,7 @@ class KnownClusters:
         self._digests[number * self._size : (number + 1) * self._size] = digest
         self._count += 1
         self._table[place] = number
+        self._latest.append(place)
         return number
 
     def digest(self, number: int) -> bytes:
@@ -92,20 +95,26 @@ class KnownClusters:
         view = memoryview(self._digests).toreadonly()
         return view[first * self._size : (first + count) * self._size]
 
-    def renumber(self, first: int, order: Sequence[int]) -> None:
-        """Give the latest clusters their numbers in another order.
+    def settle(self, order: Sequence[int] | None = None) -> None:
+        """End the run of clusters that were added since this was called.
 
-        :param first: of the numbers; all from there on are renumbered.
-        :param order: for each new number the old one, both less the first.
+        :param order: gives them their final numbers: for each position in
+            the run the cluster there, as its position before. None: they
+            stay as they are.
         """
-        places = [
-            self._search(self.digest(first + number)) for number in order
-        ]
-        self._digests[first * self._size : self._count * self._size] = (
-            b''.join(self.digest(first + number) for number in order)
+        places, self._latest = self._latest, []
+        if order is None:
+            return
+        first = self._count - len(places)
+        start = first * self._size
+        run = bytes(self._digests[start : self._count * self._size])
+        ends = range(self._size, len(run) + 1, self._size)
+        cut = [run[end - self._size : end] for end in ends]
+        self._digests[start : start + len(run)] = b''.join(
+            [cut[position] for position in order]
         )
-        for number, place in enumerate(places, first):
-            self._table[place] = number
+        for number, position in enumerate(order, first):
+            self._table[places[position]] = number
 
     # Private
 

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pkgutil
+import shutil
 import subprocess
 import sys
 import venv
@@ -41,9 +42,13 @@ for name in sys.argv[2:]:
 def wheel(tmp_path_factory):
     """The wheel, built as a packager would from a checkout."""
     folder = tmp_path_factory.mktemp('wheel')
+    # Not in the checkout: what a build leaves behind gets into the next.
+    tree = shutil.copytree(
+        ROOT, folder / 'tree', ignore=shutil.ignore_patterns(
+            'build', '__pycache__', '.*_cache', '.tox', '.venv'))
     subprocess.run(
         [sys.executable, '-m', 'build', '--wheel', '--no-isolation',
-         '--outdir', folder, ROOT], check=True, stdout=subprocess.PIPE,
+         '--outdir', folder, tree], check=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={'PBR_VERSION': '0.0.1', **os.environ})
     found, = folder.glob('*.whl')

@@ -38,6 +38,19 @@ def test_equal_beginnings_are_not_taken_for_equal():
     assert table.find(digest(100)) is None
 
 
+def test_a_run_gets_its_final_numbers():
+    table = known.KnownClusters(5, 32)
+    for number in (10, 11):
+        table.add(digest(number))
+    table.settle()
+    for number in (12, 13, 14):
+        table.add(digest(number))
+    table.settle((2, 0, 1))
+    found = [10, 11, 14, 12, 13]
+    assert [table.find(digest(n)) for n in found] == [0, 1, 2, 3, 4]
+    assert bytes(table.digests(0, 5)) == b''.join(map(digest, found))
+
+
 DIGESTS = strategies.binary(min_size=32, max_size=32)
 
 
@@ -60,6 +73,8 @@ def test_memory_is_as_foretold():
         for number in range(clusters):
             scattered = number * 0x9E3779B97F4A7C15 % 2**64
             table.add(scattered.to_bytes(32, 'little'))
+            if number % 500 == 499:
+                table.settle()
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

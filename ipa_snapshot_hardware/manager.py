@@ -8,9 +8,7 @@ run without an agent.
 
 import contextlib
 import functools
-import importlib.metadata
 import os
-import platform
 
 from ironic_python_agent import device_hints
 from ironic_python_agent import errors
@@ -31,6 +29,7 @@ from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import redaction
 from ipa_snapshot_hardware import request
 from ipa_snapshot_hardware import session
+from ipa_snapshot_hardware import software
 from ipa_snapshot_hardware.disk import block
 
 CONF = cfg.CONF
@@ -40,8 +39,6 @@ LOG = log.getLogger(__name__)
 _LEAST_ROOT_SIZE = 4 * units.GiB
 # Ironic keeps the error in a column of limited size.
 _MESSAGE_LIMIT = 1000
-
-_DISTRIBUTION = 'ironic-snapshot'
 
 _ARGSINFO = {
     'protocol': 'Version of these arguments.',
@@ -187,7 +184,7 @@ def _capture(node, wanted, means):
                 allowed=allowed,
                 clock=means.clock,
                 stop=means.stop,
-                software=_software(),
+                software=software.versions('ironic-python-agent'),
                 counters=means.counters,
             )
 
@@ -279,19 +276,3 @@ def _check_unambiguous(candidates, hints):
             f'any of {", ".join(sorted(matches))} may be it; set the '
             'property "root_device" of the node, by serial number or WWN',
         )
-
-
-def _software():
-    """Name the versions that made the snapshot."""
-    versions = {'kernel': platform.release()}
-    for distribution in (
-        _DISTRIBUTION,
-        'ironic-python-agent',
-        'blake3',
-        'zstandard',
-    ):
-        try:
-            versions[distribution] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[distribution] = 'unknown'
-    return versions

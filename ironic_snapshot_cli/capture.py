@@ -3,7 +3,6 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import priority
 from ipa_snapshot_hardware import progress
 from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware import software
 from ipa_snapshot_hardware.disk import base as disks
 from ipa_snapshot_hardware.disk import block
 from ironic_snapshot_cli import arguments
@@ -157,7 +157,7 @@ class _Capture:
                 allowed=allowed,
                 clock=self._clock,
                 stop=self._stop,
-                software=_software(),
+                software=software.versions(),
                 counters=counters,
             )
 
@@ -225,16 +225,6 @@ def _next_sequence(store: stores.Store, lineage: layout.Lineage) -> int:
         if entry.manifest
     ]
     return max(known, default=0) + 1
-
-
-def _software() -> dict[str, str]:
-    versions = {'kernel': platform.release()}
-    for distribution in (terminals.PROGRAM, 'blake3', 'zstandard'):
-        try:
-            versions[distribution] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[distribution] = 'unknown'
-    return versions
 
 
 def _result(

@@ -17,20 +17,12 @@ from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware.disk import memory as memory_disk
 from ironic_snapshot_core import units
-from ironic_snapshot_core.store import base
-from ironic_snapshot_core.store import memory
 from tests import disks
+from tests.contract import capture_process
 from tests.contract import capture_requests
 
 SECONDS = 10
 INTERVAL_S = 2.0
-
-
-class NullStore(memory.MemoryStore):
-    """Takes everything, keeps nothing."""
-
-    def put(self, name, data):
-        return base.ObjectInfo(name, len(data), base.md5(data))
 
 
 class Agent:
@@ -78,7 +70,7 @@ def main():
             disk = memory_disk.MemoryDisk(content)
             found = capture.capture(
                 disk,
-                NullStore(),
+                capture_process.NullStore(0),
                 wanted,
                 allowed=budget.plan(
                     disk_size=disk.size,

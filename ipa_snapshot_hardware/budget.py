@@ -16,8 +16,9 @@ bound, all in bytes::
     ranges: of data, where the file systems say so; at most 4 million
     reads = workers + 4: one at each worker, others read ahead or collected;
     each takes its buffer, and what is made of it as much again
-    uploads + 1: a pack at each uploader, or about to be, and the clusters
-    that are gathered for the next
+    uploads + 1: rooms for packs, one at each uploader and one that is being
+    filled; each has the size of a pack, rounded up to whole clusters, and
+    one cluster more
 
 With 2 workers and 256 KiB clusters that is 270 MiB and 108 bytes for each
 cluster with data; it is fitted twice, before and after the disk was looked
@@ -54,8 +55,8 @@ _MOST_WORKERS = 16
 _UPLOADS = 2
 # Smaller packs would be slowed down by Swift when they are joined.
 _SMALLEST_PACK = 1 * units.MiB
-# Digest, cluster, slot, offset and a table that is at most 7/8 full: 32 + 4 +
-# 4 + 4 + 32/7 bytes, and what growing arrays take beyond; measured 51.
+# Digest, cluster, slot, offset and a table that is at most 5/6 full: 32 + 4 +
+# 4 + 4 + 24/5 bytes, and what there is for each pack; measured 50.
 GATHERED_PER_CLUSTER = 52
 # The digests once more, as index; the map and the head take less.
 ENCODING_PER_CLUSTER = 56

@@ -82,8 +82,9 @@ class IndexPack:
         if any(entry.compressed for entry in entries[:raw_count]):
             raise errors.InvalidValue(
                 'pack', name, 'raw clusters do not come first')
-        ends = itertools.accumulate(
-            (entry.length for entry in entries), initial=0)
+        # A list, as its length is known: an array grows by more than it needs.
+        ends = list(itertools.accumulate(
+            (entry.length for entry in entries), initial=0))
         if digests is None:
             digests = memoryview(
                 b''.join(entry.digest for entry in entries))
@@ -243,8 +244,8 @@ def decode(data: bytes, max_clusters: int = MAX_CLUSTERS) -> Index:
     try:
         for number, in_pack, raw_count in zip(
                 numbers, counts, raw_counts, strict=True):
-            ends = itertools.accumulate(
-                lengths[start:start + in_pack], initial=0)
+            ends = list(itertools.accumulate(
+                lengths[start:start + in_pack], initial=0))
             found.append(IndexPack(
                 layout.pack_name(number), raw_count,
                 array.array(envelope.U32, ends),

@@ -81,7 +81,6 @@ def main():
             each.name,
             -(-each.offsets[-1] // C) * C,
             '0' * 32,
-            '0' * 64,
             len(each),
             each.offsets[-1],
         )

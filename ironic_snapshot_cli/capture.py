@@ -37,8 +37,6 @@ from ironic_snapshot_cli import summary
 from ironic_snapshot_cli import table
 from ironic_snapshot_cli import terminal as terminals
 
-# Beside the uploads: documents are stored, and the commit looks around.
-_MORE_CONNECTIONS = 2
 _LABELS = {
     progress.SURVEY: 'survey',
     progress.CLUSTERS: 'capture',
@@ -98,7 +96,8 @@ class _Capture:
         store = repository.open_to_write(
             self._args.repository,
             self._clock,
-            allowed.uploads + _MORE_CONNECTIONS,
+            # Documents are stored beside the uploads; the commit comes later.
+            max(allowed.uploads + 1, commit.WORKERS),
             self._wanted.bandwidth_limit,
         )
         captured = self._capture(store, allowed)

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``ironic-snapshot`` with a repository in a real Swift."""
 
+import json
 import uuid
 
 import pytest
 import requests
 
+from ironic_snapshot_core import commit
+from ironic_snapshot_core import units
+from tests import disks
 from tests.contract import cli
 from tests.contract import node_disk
 
@@ -67,6 +71,26 @@ def test_there_and_back(swift, swift_token, disk, repo, env, tmp_path):
         timeout=30,
     )
     assert (tmp_path / 'o.qcow2').read_bytes() == image.content
+
+
+def test_there_are_connections_for_all_threads(tmp_path, repo, swift):
+    disk = tmp_path / 'disk.raw'
+    disk.write_bytes(disks.random_bytes(40 * units.MiB))
+    # Little memory makes small packs and a single upload: so the commit has
+    # many objects to look at, and more threads than the capture.
+    done = cli.run(
+        'capture',
+        disk,
+        repo,
+        '--json',
+        '--quiet',
+        '--workers=1',
+        '--memory-limit=56M',
+        env=variables(swift, swift.key),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['packs'] > commit.WORKERS
+    assert done.stderr == ''
 
 
 def test_uploads_are_limited(disk, repo, swift):

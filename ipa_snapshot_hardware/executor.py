@@ -176,25 +176,17 @@ class Executor:
             self._start(f'worker-{number}', self._work, work)
         return self._collect()
 
-    def wait_for_place(self) -> None:
-        """Wait until :meth:`send` need not wait.
+    def send(self, job: Callable[[], None]) -> None:
+        """Have a job done by an uploader; wait until there is a place.
 
-        For who wants to make what a job holds only then.
+        A job is forgotten when it is done, with all it holds.
         """
         started = self._clock.monotonic()
         with self._lock:
             self._wait(
                 self._place_is_free, lambda: self._jobs_open < self._uploads
             )
-        self._waited_places += self._clock.monotonic() - started
-
-    def send(self, job: Callable[[], None]) -> None:
-        """Have a job done by an uploader, as soon as there is a place.
-
-        A job is forgotten when it is done, with all it holds.
-        """
-        self.wait_for_place()
-        with self._lock:
+            self._waited_places += self._clock.monotonic() - started
             self._jobs_open += 1
             self._jobs.append(job)
             self._job_is_there.notify()

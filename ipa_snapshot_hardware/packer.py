@@ -3,11 +3,9 @@
 
 import collections
 import dataclasses
-import mmap
 from collections.abc import Sequence
 
-import blake3
-
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest
@@ -67,10 +65,11 @@ class Packer:
         self._threads = threads
         self._content = content
         self._counters = counters
-        self._builder = pack.PackBuilder(cluster_size, pack_size)
-        self._room_size = pack.room_needed(cluster_size, pack_size)
-        # Those that no upload is using; more are made as they are needed.
+        self._cluster_size = cluster_size
+        self._pack_size = pack_size
+        # Those that no pack is in; more are made as they are needed.
         self._rooms: collections.deque[memoryview] = collections.deque()
+        self._start()
         self._index_packs: list[indexes.IndexPack] = []
         self._marks = [START]
         # By name: uploads end in any order.
@@ -148,16 +147,9 @@ class Packer:
     # Private
 
     def _send(self, next_cluster: int) -> None:
-        # First a place, then the pack: so there are never more packs in
-        # memory than uploads, and the clusters of one.
-        self._threads.wait_for_place()
-        try:
-            room = self._rooms.pop()
-        except IndexError:
-            room = memoryview(mmap.mmap(-1, self._room_size))
         first = self._marks[-1].slots
         count = len(self._builder)
-        built = self._builder.build(room)
+        built = self._builder.build()
         self._content.place(first, built.order)
         name = layout.pack_name(len(self._index_packs) + 1)
         self._index_packs.append(
@@ -173,7 +165,22 @@ class Packer:
                 first + count,
             )
         )
+        room = self._room
         self._threads.send(lambda: self._store_pack(name, built, room))
+        # Not before there was a place for this one: so there are never more
+        # packs in memory than uploads, and one.
+        self._start()
+
+    def _start(self) -> None:
+        """Start a new pack."""
+        try:
+            self._room = self._rooms.pop()
+        except IndexError:
+            size = pack.room_needed(self._cluster_size, self._pack_size)
+            self._room = memoryview(buffers.allocate(size))
+        self._builder = pack.PackBuilder(
+            self._cluster_size, self._pack_size, self._room
+        )
 
     def _store_pack(
         self, name: str, built: pack.BuiltPack, room: memoryview
@@ -184,7 +191,6 @@ class Packer:
             name=name,
             size=len(built.data),
             etag=stored.etag,
-            digest=blake3.blake3(built.data).hexdigest(),
             clusters=len(built.entries),
             live_bytes=sum(entry.length for entry in built.entries),
         )

@@ -7,6 +7,7 @@ import mmap
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import extent
 from ipa_snapshot_hardware import salvage
@@ -140,7 +141,7 @@ class ClusterReader:
         try:
             buffer = self._pool.pop()
         except IndexError:
-            buffer = mmap.mmap(-1, self._read_size)
+            buffer = buffers.allocate(self._read_size)
         view = memoryview(buffer)
         position = size = 0
         for first, count in runs:

@@ -8,8 +8,6 @@ import sys
 import threading
 import typing
 
-import blake3
-
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
@@ -107,7 +105,7 @@ class _Segment(typing.NamedTuple):
     name: str
     offset: int
     size: int
-    digest: str
+    etag: str
 
 
 def _export(
@@ -188,12 +186,12 @@ def _write_raw(
 def _segments(manifest: manifests.Manifest) -> list[_Segment]:
     own = layout.attempt_prefix(manifest.lineage, manifest.id)
     head = manifest.head
-    found = [_Segment(own + layout.HEAD, 0, head.size, head.digest)]
+    found = [_Segment(own + layout.HEAD, 0, head.size, head.etag)]
     offset = head.size
     for pack in manifest.packs:
         name = layout.attempt_prefix(manifest.lineage, pack.attempt)
         found.append(
-            _Segment(name + pack.name, offset, pack.size, pack.digest)
+            _Segment(name + pack.name, offset, pack.size, pack.etag)
         )
         offset += pack.size
     return found
@@ -204,19 +202,13 @@ def _read_segment(
 ) -> typing.Iterator[bytes]:
     """Read a whole object, and verify it.
 
-    :raises Corrupted: it is not what was captured, which is known for sure
-        only after the last piece.
+    :raises Corrupted: it is not what was captured.
+    :raises ObjectMismatch: likewise; found only after the last piece.
     """
-    digest = blake3.blake3()
-    size = 0
-    for chunk in store.iter_bytes(segment.name):
-        size += len(chunk)
-        if size > segment.size:
-            break
-        digest.update(chunk)
-        yield chunk
-    if (size, digest.hexdigest()) != (segment.size, segment.digest):
+    found = store.stat(segment.name)
+    if (found.size, found.etag) != (segment.size, segment.etag):
         raise errors.Corrupted(segment.name, 'it is not what was captured')
+    yield from store.iter_bytes(segment.name)
 
 
 def _to_dict(

@@ -88,7 +88,6 @@ def encode(checkpoint: Checkpoint) -> bytes:
     ]
     payload = [
         *(bytes.fromhex(pack.etag) for pack in checkpoint.packs),
-        *(bytes.fromhex(pack.digest) for pack in checkpoint.packs),
         *(envelope.column(array.array(envelope.U64, column))
           for column in columns),
         index, map_]
@@ -117,10 +116,9 @@ def decode(data: bytes, attempt: str,
             or index_size > 1024 + max_clusters * 64
             or map_size > 1024 + max_clusters * 32):
         raise reader.corrupted('it is of another attempt, or far too large')
-    reader.open(pack_count * (16 + 32 + 16) + run_count * 16
+    reader.open(pack_count * (16 + 16) + run_count * 16
                 + index_size + map_size)
     etags = [reader.take(16).hex() for _ in range(pack_count)]
-    digests = [reader.take(32).hex() for _ in range(pack_count)]
     sizes, live = (reader.column(envelope.U64, pack_count)
                    for _ in range(2))
     starts, lengths = (reader.column(envelope.U64, run_count)
@@ -129,10 +127,10 @@ def decode(data: bytes, attempt: str,
     map_ = cluster_map.decode(reader.take(map_size), max_clusters)
     try:
         packs = tuple(
-            manifest.PackRecord(attempt, pack.name, size, etag, digest_,
+            manifest.PackRecord(attempt, pack.name, size, etag,
                                 len(pack), live_bytes)
-            for pack, size, etag, digest_, live_bytes in zip(
-                index.packs, sizes, etags, digests, live, strict=True))
+            for pack, size, etag, live_bytes in zip(
+                index.packs, sizes, etags, live, strict=True))
         unreadable = tuple(itertools.starmap(
             manifest.Unreadable, zip(starts, lengths, strict=True)))
     except (errors.InvalidValue, errors.InvalidName, ValueError) as e:

@@ -84,8 +84,7 @@ class PackRecord:
     :param attempt: UUID of the attempt that wrote it.
     :param name: inside the attempt.
     :param size: in bytes.
-    :param etag: MD5, as Swift has it.
-    :param digest: BLAKE3-256 of the whole pack, in hex.
+    :param etag: the store's; each cluster's own digest is in the index.
     :param clusters: number of clusters in it.
     :param live_bytes: how many of its bytes this snapshot uses.
     """
@@ -94,7 +93,6 @@ class PackRecord:
     name: str
     size: int
     etag: str
-    digest: str
     clusters: int
     live_bytes: int
 
@@ -103,7 +101,6 @@ class PackRecord:
         layout.parse_pack_name(self.name)
         geometry.between('pack size', self.size, 1, MAX_OBJECT_SIZE)
         _hex('pack etag', self.etag, 32)
-        _hex('pack digest', self.digest, 64)
         geometry.between('clusters in a pack', self.clusters, 1, self.size)
         geometry.between('live bytes of a pack', self.live_bytes, 0, self.size)
 

@@ -12,9 +12,9 @@ a part of a qcow2 image, so its size is a multiple of C.
 """
 
 import dataclasses
-import mmap
 import typing
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
@@ -48,48 +48,65 @@ class PackEntry:
 class BuiltPack:
     """A pack ready to be stored.
 
-    :param data: in the buffer that was given to build it in.
+    :param data: parts of the room that it was built in, each a multiple of
+        the cluster size.
     :param order: for each position in the pack, as which cluster it had
         been added, counted from 0.
     :param entries: in pack order.
     """
 
-    data: memoryview
+    data: buffers.Buffers
     order: tuple[int, ...]
     entries: tuple[PackEntry, ...]
 
 
 def room_needed(cluster_size: int, target_size: int) -> int:
-    """Tell how large a pack can become, in bytes."""
-    size = -(-target_size // cluster_size) * cluster_size + cluster_size
-    return max(size, -(-MIN_SIZE // cluster_size) * cluster_size)
+    """Tell how much room a pack is built in, in bytes."""
+    return _pack_size(target_size, cluster_size) + cluster_size
+
+
+def _pack_size(size: int, cluster_size: int) -> int:
+    """Tell the size of a pack from that of all that is in it."""
+    return -(-max(size, MIN_SIZE) // cluster_size) * cluster_size
 
 
 class PackBuilder:
     """Collects clusters until there are enough for a pack.
 
-    They are copied into memory of its own, and from there into the pack:
-    both are large buffers that are used again and again, because getting
-    new memory takes ten times longer than copying.
+    Each is copied once, to where it stays. How many raw ones there will be
+    is not known before the end, so they grow from the end of the room
+    towards the beginning::
+
+        room | blob blob blob ->      <- raw raw |
+        pack = raw raw, blob blob blob, zeroes
 
     :param cluster_size: in bytes.
     :param target_size: in bytes; the pack is full from there on.
+    :param room: :func:`room_needed` bytes to build it in. Used again and
+        again it is best, because getting new memory takes ten times longer
+        than copying. None: new memory.
     """
 
-    def __init__(self, cluster_size: int,
-                 target_size: int = TARGET_SIZE) -> None:
+    def __init__(self, cluster_size: int, target_size: int = TARGET_SIZE,
+                 room: memoryview | None = None) -> None:
         if not cluster_size <= target_size <= MAX_SIZE:
             raise errors.InvalidValue(
                 'pack size', target_size,
                 f'it is not in {cluster_size}..{MAX_SIZE}')
+        needed = room_needed(cluster_size, target_size)
+        if room is None:
+            room = memoryview(bytearray(needed))
+        if len(room) < needed:
+            raise errors.InvalidValue(
+                'room for a pack', len(room), f'it takes {needed} bytes')
         self._cluster_size = cluster_size
         self._target_size = target_size
-        self._gathered = memoryview(
-            mmap.mmap(-1, target_size + cluster_size))
-        # (as which it was added, start in the memory above, entry)
-        self._raw: list[tuple[int, int, PackEntry]] = []
-        self._compressed: list[tuple[int, int, PackEntry]] = []
-        self._size = 0
+        self._room = room
+        # (as which it was added, entry)
+        self._raw: list[tuple[int, PackEntry]] = []
+        self._compressed: list[tuple[int, PackEntry]] = []
+        # The free part of the room.
+        self._start, self._end = 0, len(room)
 
     def __len__(self) -> int:
         return len(self._raw) + len(self._compressed)
@@ -114,36 +131,40 @@ class PackBuilder:
             raise errors.InvalidValue(
                 'length of a cluster in a pack', length,
                 f'the cluster size is {self._cluster_size}')
-        items = self._compressed if compressed else self._raw
-        items.append((len(self), self._size,
-                      PackEntry(digest, length, compressed)))
-        self._gathered[self._size:self._size + length] = blob_or_raw
-        self._size += length
+        item = len(self), PackEntry(digest, length, compressed)
+        if compressed:
+            start = self._start
+            self._start += length
+            self._compressed.append(item)
+        else:
+            self._end -= length
+            start = self._end
+            self._raw.append(item)
+        buffers.copy(self._room, start, blob_or_raw)
 
-    def build(self, room: memoryview | None = None) -> BuiltPack:
-        """Make the pack, and forget the clusters.
+    def build(self) -> BuiltPack:
+        """Make the pack; nothing more is added then.
 
-        :param room: where to; :func:`room_needed` bytes will do. None: in
-            new memory.
         :raises InvalidValue: there are no clusters.
         """
-        items = self._raw + self._compressed
+        items = [*reversed(self._raw), *self._compressed]
         if not items:
             raise errors.InvalidValue('pack', '(empty)', 'it has no cluster')
-        size = max(self._size, MIN_SIZE)
-        size = -(-size // self._cluster_size) * self._cluster_size
-        data = memoryview(bytearray(size)) if room is None else room[:size]
-        end = 0
-        for _, start, entry in items:
-            data[end:end + entry.length] = \
-                self._gathered[start:start + entry.length]
-            end += entry.length
-        data[end:] = bytes(size - end)
-        self._raw, self._compressed, self._size = [], [], 0
+        size = _pack_size(self._size, self._cluster_size)
+        start = self._start
+        end = start + size - self._size
+        self._room[start:end] = bytes(end - start)
+        room = self._room.toreadonly()
         return BuiltPack(
-            data.toreadonly(),
-            tuple(number for number, _, _ in items),
-            tuple(entry for _, _, entry in items))
+            buffers.Buffers((room[self._end:], room[:end])),
+            tuple(number for number, _ in items),
+            tuple(entry for _, entry in items))
+
+    # Private
+
+    @property
+    def _size(self) -> int:
+        return len(self._room) - self._end + self._start
 
 
 def offsets(entries: typing.Iterable[PackEntry], cluster_size: int

@@ -13,6 +13,7 @@ import re
 import threading
 import typing
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import base
 
@@ -215,6 +216,9 @@ class FaultyStore(base.Store):
         info = self.store.join(name, segments)
         fault.behind('join', name)
         return info
+
+    def new_hash(self) -> buffers.Hash:
+        return self.store.new_hash()
 
     def close(self) -> None:
         self.store.close()

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import typing
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core.units import MiB
@@ -21,7 +22,7 @@ OTHER = 'other'
 #: What is kept in memory at a time when reading a stream.
 CHUNK_SIZE = 1 * MiB
 
-Data: typing.TypeAlias = bytes | bytearray | memoryview
+Data: typing.TypeAlias = buffers.Data
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,8 +30,9 @@ class ObjectInfo:
     """What a store knows about an object.
 
     :param size: in bytes; of an image, of all its segments.
-    :param etag: hex MD5 of the bytes; of an image, of its segments' etags
-        one after the other.
+    :param etag: tells these bytes from others: what the store's
+        :meth:`Store.new_hash` makes of them, in hex; of an image, MD5 of its
+        segments' etags one after the other.
     :param kind: :data:`PLAIN`; :data:`IMAGE` for one made by
         :meth:`Store.join`; :data:`OTHER` for anything this project never
         makes, such as a symlink.
@@ -155,6 +157,13 @@ class Store(abc.ABC):
         :raises ObjectMismatch: a segment is another.
         """
 
+    def new_hash(self) -> buffers.Hash:
+        """Give a hash that makes an etag of bytes: MD5, as in Swift.
+
+        It guards against accidents only.
+        """
+        return new_md5()
+
     def close(self) -> None:  # noqa: B027
         """Give up connections; the store is not used afterwards."""
 
@@ -237,6 +246,10 @@ def refuse_outside(name: str, size: int, offset: int, length: int) -> None:
             f'{size} bytes')
 
 
+def new_md5() -> buffers.Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
 def md5(data: Data) -> str:
-    """Give the etag of some bytes. It guards against accidents only."""
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+    """Give the MD5 of some bytes, in hex."""
+    return buffers.hexdigest(new_md5(), data)

@@ -11,20 +11,32 @@ its name, which no object can have::
 
 import contextlib
 import errno
-import hashlib
+import fcntl
+import io
 import json
 import os
 import pathlib
 import tempfile
 import typing
 
+import blake3
+
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core.store import base
+from ironic_snapshot_core.units import MiB
 
 #: Objects' etags are kept here, so that looking at one needs no reading. A
 #: file system without attributes, or a copy that lost them, costs reading.
 ETAG_ATTRIBUTE = 'user.ironic_snapshot.etag'
+
+ETAG_BYTES = 16
+
+#: What is at least so large is written past the page cache, if it can be ...
+DIRECT_SIZE = 1 * MiB
+#: ... in multiples of what every disk takes.
+DIRECT_ALIGNMENT = 4096
 
 SEGMENTS_SUFFIX = '~segments'
 TEMPORARY_PREFIX = '~'
@@ -49,7 +61,7 @@ class DirectoryStore(base.Store):
         self.path = pathlib.Path(path)
 
     def put(self, name: str, data: base.Data) -> base.ObjectInfo:
-        info = base.ObjectInfo(name, len(data), base.md5(data))
+        info = base.ObjectInfo(name, len(data), _etag(data))
         path = self._path(name)
         with self._errors('put', name):
             self._write(path, data, info.etag)
@@ -65,7 +77,7 @@ class DirectoryStore(base.Store):
             for segment in self._parts(info):
                 self._check(segment, 'get')
                 data = self._path(segment.name).read_bytes()
-                if base.md5(data) != segment.etag:
+                if _etag(data) != segment.etag:
                     raise _changed('get', segment.name)
                 found.append(data)
             return b''.join(found)
@@ -96,12 +108,12 @@ class DirectoryStore(base.Store):
             info = self._stat('iter_bytes', name)
             for segment in self._parts(info):
                 self._check(segment, 'iter_bytes')
-                md5 = hashlib.md5(usedforsecurity=False)
+                hash = self.new_hash()
                 with open(self._path(segment.name), 'rb') as f:
                     while chunk := f.read(chunk_size):
-                        md5.update(chunk)
+                        hash.update(chunk)
                         yield chunk
-                if md5.hexdigest() != segment.etag:
+                if hash.hexdigest() != segment.etag:
                     raise _changed('iter_bytes', segment.name)
 
     def stat(self, name: str) -> base.ObjectInfo:
@@ -145,6 +157,9 @@ class DirectoryStore(base.Store):
             _unlink(path)
         return info
 
+    def new_hash(self) -> buffers.Hash:
+        return _Hash()
+
     # Private
 
     def _path(self, name: str) -> pathlib.Path:
@@ -160,7 +175,7 @@ class DirectoryStore(base.Store):
             with open(path, 'rb') as f:
                 size = os.fstat(f.fileno()).st_size
                 return base.ObjectInfo(
-                    name, size, _etag(f) if etag else '')
+                    name, size, _etag_of(f) if etag else '')
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise errors.ObjectMissing(
                 operation, name, 'it does not exist') from None
@@ -212,13 +227,12 @@ class DirectoryStore(base.Store):
                     prefix=TEMPORARY_PREFIX, dir=path.parent)
                 break
         try:
-            with open(fd, 'wb') as f:
-                f.write(data)
+            with open(fd, 'wb', buffering=0) as f:
+                _write_all(f, data)
                 if etag is not None:
                     with contextlib.suppress(OSError):
                         os.setxattr(
                             f.fileno(), ETAG_ATTRIBUTE, etag.encode())
-                f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, path)
         except BaseException:
@@ -291,16 +305,67 @@ def _sync_folder(folder: pathlib.Path) -> None:
             os.close(fd)
 
 
-def _etag(f: typing.BinaryIO) -> str:
+class _Hash:
+    """BLAKE3, shortened to the length of an MD5 and six times faster."""
+
+    def __init__(self) -> None:
+        self._hash = blake3.blake3()
+        self.update = self._hash.update
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest(length=ETAG_BYTES)
+
+
+def _etag(data: base.Data) -> str:
+    return buffers.hexdigest(_Hash(), data)
+
+
+def _write_all(f: io.FileIO, data: base.Data) -> None:
+    """Write to an empty file, past the page cache where that is possible.
+
+    Through it, packs have been seen to take ten times the processor time,
+    and what others need is pushed out of it.
+    """
+    parts = buffers.parts(data)
+    if len(data) >= DIRECT_SIZE and not any(
+            len(part) % DIRECT_ALIGNMENT for part in parts):
+        _set_direct(f, True)
+    for part in parts:
+        view = memoryview(part)
+        while len(view):
+            try:
+                view = view[f.write(view):]
+            except OSError as e:
+                # Also when the bytes lie at an odd place in memory.
+                if e.errno != errno.EINVAL or not _set_direct(f, False):
+                    raise
+
+
+def _set_direct(f: io.FileIO, direct: bool) -> bool:
+    """Have a file written past the page cache, or not.
+
+    :returns: whether this is a change.
+    """
+    flags = fcntl.fcntl(f, fcntl.F_GETFL)
+    wanted = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
+    try:
+        fcntl.fcntl(f, fcntl.F_SETFL, wanted)
+    except OSError:
+        # This file system cannot.
+        return False
+    return wanted != flags
+
+
+def _etag_of(f: typing.BinaryIO) -> str:
     """Give the etag of an open file; its position stays at the start."""
     try:
         return os.getxattr(f.fileno(), ETAG_ATTRIBUTE).decode('ascii')
     except (OSError, UnicodeDecodeError):
-        md5 = hashlib.md5(usedforsecurity=False)
+        hash = _Hash()
         while chunk := f.read(base.CHUNK_SIZE):
-            md5.update(chunk)
+            hash.update(chunk)
         f.seek(0)
-        return md5.hexdigest()
+        return hash.hexdigest()
 
 
 def _read_range(path: pathlib.Path, offset: int, length: int) -> bytes:

@@ -9,6 +9,7 @@ of any other store, :class:`LimitedStore` waits before each object instead.
 import threading
 import typing
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core.store import base
 
@@ -92,6 +93,9 @@ class LimitedStore(base.Store):
     def join(self, name: str, segments: typing.Sequence[base.Segment]
              ) -> base.ObjectInfo:
         return self._store.join(name, segments)
+
+    def new_hash(self) -> buffers.Hash:
+        return self._store.new_hash()
 
     def close(self) -> None:
         self._store.close()

@@ -2,11 +2,11 @@
 """A store that tries again: the only place where anything is retried."""
 
 import dataclasses
-import hashlib
 import logging
 import random as randoms
 import typing
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import base
@@ -83,12 +83,12 @@ class RetryingStore(base.Store):
     def iter_bytes(self, name: str, chunk_size: int = base.CHUNK_SIZE
                    ) -> typing.Iterator[bytes]:
         info = self.stat(name)
-        md5 = hashlib.md5(usedforsecurity=False)
+        hash = self.new_hash()
         done = 0
         try:
             for chunk in self._store.iter_bytes(name, chunk_size):
                 done += len(chunk)
-                md5.update(chunk)
+                hash.update(chunk)
                 yield chunk
             return
         except errors.StoreError as e:
@@ -104,9 +104,9 @@ class RetryingStore(base.Store):
             chunk = self.get_range(
                 name, done, min(chunk_size, info.size - done))
             done += len(chunk)
-            md5.update(chunk)
+            hash.update(chunk)
             if (done == info.size and info.kind == base.PLAIN
-                    and md5.hexdigest() != info.etag):
+                    and hash.hexdigest() != info.etag):
                 raise errors.ObjectMismatch(
                     'iter_bytes', name,
                     'the bytes that arrived are not those that were stored')
@@ -125,6 +125,9 @@ class RetryingStore(base.Store):
     def join(self, name: str, segments: typing.Sequence[base.Segment]
              ) -> base.ObjectInfo:
         return self._retry(lambda: self._store.join(name, segments))
+
+    def new_hash(self) -> buffers.Hash:
+        return self._store.new_hash()
 
     def close(self) -> None:
         self._store.close()

@@ -7,7 +7,6 @@ named ``<image>.segments/000001`` and so on.
 """
 
 import contextlib
-import hashlib
 import json
 import typing
 
@@ -94,7 +93,7 @@ class SwiftStore(base.Store):
 
     def iter_bytes(self, name: str, chunk_size: int = base.CHUNK_SIZE
                    ) -> typing.Iterator[bytes]:
-        md5 = hashlib.md5(usedforsecurity=False)
+        md5 = self.new_hash()
         done = 0
         with self._open('iter_bytes', name) as (answer, info):
             while done < info.size:

@@ -17,6 +17,7 @@ import requests.adapters
 import requests.auth
 import urllib3.exceptions
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import grant as grants
@@ -79,25 +80,27 @@ class Request:
 
 
 class Body:
-    """A buffer that requests sends piece by piece, and again if need be.
+    """Bytes that requests sends piece by piece, and again if need be.
 
     :param pace: called with the size of each piece before it is sent.
     """
 
     def __init__(self, data: base.Data,
                  pace: typing.Callable[[int], None] | None = None) -> None:
-        self._view = memoryview(data).cast('B')
+        self._data = data
         self._pace = pace
 
     def __len__(self) -> int:
-        return len(self._view)
+        return len(self._data)
 
     def __iter__(self) -> typing.Iterator[memoryview]:
-        for start in range(0, len(self._view), SEND_SIZE):
-            piece = self._view[start:start + SEND_SIZE]
-            if self._pace is not None:
-                self._pace(len(piece))
-            yield piece
+        for part in buffers.parts(self._data):
+            view = memoryview(part)
+            for start in range(0, len(view), SEND_SIZE):
+                piece = view[start:start + SEND_SIZE]
+                if self._pace is not None:
+                    self._pace(len(piece))
+                yield piece
 
 
 class Container:

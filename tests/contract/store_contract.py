@@ -13,6 +13,7 @@ import typing
 
 import pytest
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.units import KiB, MiB
@@ -23,6 +24,11 @@ BAD_NAMES = ('', '/a', 'a/', 'a//b', '../a', 'a/../b', 'a/.', 'a b', 'a\n',
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
+
+
+def etag_of(store: base.Store, data: base.Data) -> str:
+    """Give the etag that a store must make of some bytes."""
+    return buffers.hexdigest(store.new_hash(), data)
 
 
 def segment(info: base.ObjectInfo) -> base.Segment:
@@ -94,7 +100,7 @@ class ReadContract:
     def test_stat_tells_size_and_etag(self, store, fill):
         fill('a', b'hello')
         assert store.stat('a') == base.ObjectInfo(
-            'a', 5, md5(b'hello'), base.PLAIN, False)
+            'a', 5, etag_of(store, b'hello'), base.PLAIN, False)
 
     @pytest.mark.parametrize('call', [
         lambda store: store.get('no', 10),
@@ -129,13 +135,28 @@ class WriteContract:
                              ids=['empty', 'one', 'many'])
     def test_put_stores_and_tells_what(self, store, look, data):
         assert store.put('a/b', data) == base.ObjectInfo(
-            'a/b', len(data), md5(data))
+            'a/b', len(data), etag_of(store, data))
         assert look('a/b') == data
 
     @pytest.mark.parametrize('kind', [bytes, bytearray, memoryview])
     def test_put_takes_any_buffer(self, store, look, kind):
         store.put('a', kind(b'0123456789'))
         assert look('a') == b'0123456789'
+
+    @pytest.mark.parametrize('sizes', [
+        (), (0,), (5,), (1, 0, 2), (100 * KiB, 70 * KiB + 1),
+        (MiB, 2 * MiB), (MiB + 1, 0, MiB - 1)], ids=str)
+    def test_put_takes_several_buffers_as_one_object(
+            self, store, look, sizes):
+        pieces = [os.urandom(size) for size in sizes]
+        kinds = itertools.cycle([bytes, bytearray, memoryview])
+        data = b''.join(pieces)
+        info = store.put('a/b', buffers.Buffers(
+            kind(piece)
+            for kind, piece in zip(kinds, pieces, strict=False)))
+        assert info == base.ObjectInfo(
+            'a/b', len(data), etag_of(store, data))
+        assert look('a/b') == data
 
     def test_put_does_not_keep_the_buffer(self, store, look):
         data = bytearray(b'x' * 100)
@@ -256,12 +277,13 @@ class StoreContract(ReadContract, WriteContract):
         with pytest.raises(errors.ObjectMissing):
             store.stat('image')
 
-    @pytest.mark.parametrize('size, etag', [
-        (4, md5(b'other')), (5, md5(b'0123'))], ids=['etag', 'size'])
-    def test_join_refuses_a_segment_that_is_another(self, store, size, etag):
+    @pytest.mark.parametrize('size, data', [
+        (4, b'other'), (5, b'0123')], ids=['etag', 'size'])
+    def test_join_refuses_a_segment_that_is_another(self, store, size, data):
         store.put('p/1', b'0123')
         with pytest.raises(errors.ObjectMismatch) as caught:
-            store.join('image', [base.Segment('p/1', size, etag)])
+            store.join('image', [base.Segment(
+                'p/1', size, etag_of(store, data))])
         assert caught.value.name == 'p/1'
         with pytest.raises(errors.ObjectMissing):
             store.stat('image')

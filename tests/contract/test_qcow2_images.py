@@ -45,17 +45,23 @@ def make_image(disk, cluster_size, codec_id, pack_size=4 * MiB):
     chosen = codec.get_codec(codec_id)
     places = {}
     packs = []
-    builder = pack.PackBuilder(cluster_size, max(pack_size, cluster_size))
     waiting = []
 
+    def start():
+        return pack.PackBuilder(cluster_size, max(pack_size, cluster_size))
+
+    builder = start()
+
     def finish():
+        nonlocal builder
         built = builder.build()
         at = pack.offsets(built.entries, cluster_size)
         for position, number in enumerate(built.order):
             entry = built.entries[position]
             places[waiting[number]] = (
                 len(packs), at[position], entry.length, entry.compressed)
-        packs.append(built.data)
+        packs.append(bytes(built.data))
+        builder = start()
         waiting.clear()
 
     wanted = {}

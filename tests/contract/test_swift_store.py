@@ -7,13 +7,15 @@ import time
 
 import pytest
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import auth
 from ironic_snapshot_core.store import base
+from ironic_snapshot_core.store import retry
 from ironic_snapshot_core.store import swift as swift_store
 from ironic_snapshot_core.store import swift_container
-from ironic_snapshot_core.units import MiB
+from ironic_snapshot_core.units import KiB, MiB
 from tests.contract import store_contract
 
 
@@ -33,6 +35,30 @@ def test_an_image_of_more_segments_than_one_manifest_takes(container):
         data[middle - 20:middle + 20])
     inner = [f'image.segments/{n:06d}' for n in (1, 2)]
     assert store_contract.names(store.list('image')) == ['image', *inner]
+
+
+def test_several_buffers_are_sent_at_the_pace(container):
+    sizes = []
+    store = container.store(pace=sizes.append)
+    pieces = [os.urandom(200_000), os.urandom(70_000)]
+    store.put('a', buffers.Buffers(pieces))
+    assert store.get('a', MiB) == b''.join(pieces)
+    assert sum(sizes) == 270_000
+    assert max(sizes) <= 64 * KiB
+
+
+@pytest.mark.parametrize('rule', [
+    {'status': 503}, {'cut': 'before'}, {'cut': 'after'}], ids=str)
+def test_several_buffers_are_sent_again(container, proxy, rule):
+    proxy.rule(nth=1, **rule)
+    sizes = []
+    store = retry.RetryingStore(
+        container.through(proxy).store(pace=sizes.append),
+        retry.RetryPolicy(base_s=0.001, cap_s=0.01))
+    pieces = [os.urandom(200_000), os.urandom(70_000)]
+    store.put('a', buffers.Buffers(pieces))
+    assert container.store().get('a', MiB) == b''.join(pieces)
+    assert sum(sizes) > 270_000
 
 
 def test_deleting_a_large_image_deletes_its_inner_manifests(container):

@@ -38,7 +38,7 @@ def make(attempt=ATTEMPT, **changes):
         next_cluster=40,
         packs=tuple(
             manifest.PackRecord(attempt, each.name, MiB, '0' * 31 + 'a',
-                                'f' * 64, 2, C + 1000 + number)
+                                2, C + 1000 + number)
             for number, each in enumerate(packs, 4)),
         index=index.Index(attempt, C, 'zstd', 'blake3-256', tuple(packs)),
         map=builder.build(),

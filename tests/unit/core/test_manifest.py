@@ -23,7 +23,7 @@ DISK = manifest.Disk(
     name='/dev/sda')
 PACK = manifest.PackRecord(
     attempt=A, name='pack-000001', size=64 * MiB, etag='a' * 32,
-    digest='b' * 64, clusters=700, live_bytes=60 * MiB)
+    clusters=700, live_bytes=60 * MiB)
 OBJECT = manifest.ObjectRecord(size=256 * KiB, etag='c' * 32,
                                digest='d' * 64)
 TOTALS = manifest.Totals(
@@ -142,7 +142,8 @@ def test_an_unknown_feature_is_refused_by_its_name():
     (('packs', 0, 'size'), 6 * GiB),
     (('packs', 0, 'etag'), 'A' * 32),
     (('packs', 0, 'etag'), '"' + 'a' * 31),
-    (('packs', 0, 'digest'), 'b' * 63),
+    (('packs', 0, 'digest'), 'b' * 64),
+    (('index', 'digest'), 'd' * 63),
     (('packs', 0, 'clusters'), -1),
     (('packs', 0, 'live_bytes'), 65 * MiB),
     (('packs', 0, 'url'), 'http://x'),

@@ -14,6 +14,7 @@ from ironic_snapshot_core import pack
 from ironic_snapshot_core.units import KiB, MiB
 
 C = 64 * KiB
+TARGET = 16 * MiB
 ZSTD = codec.get_codec('zstd')
 DIGEST = digest.DEFAULT_DIGEST
 NOISE = os.urandom(4 * C)
@@ -31,8 +32,8 @@ def add(builder, data):
     builder.add(blob or data, DIGEST.digest(data), blob is not None)
 
 
-def build(picture):
-    builder = pack.PackBuilder(C, 16 * MiB)
+def build(picture, room=None):
+    builder = pack.PackBuilder(C, TARGET, room)
     clusters = [cluster(kind, n) for n, kind in enumerate(picture)]
     for data in clusters:
         add(builder, data)
@@ -42,11 +43,12 @@ def build(picture):
 @given(st.text('RT', min_size=1, max_size=30))
 def test_each_cluster_comes_back(picture):
     clusters, built = build(picture)
+    data = bytes(built.data)
     at = pack.offsets(built.entries, C)
     assert sorted(built.order) == list(range(len(picture)))
     for position, number in enumerate(built.order):
         entry = built.entries[position]
-        blob = built.data[at[position]:at[position] + entry.length]
+        blob = data[at[position]:at[position] + entry.length]
         assert pack.read_cluster(
             entry, blob, ZSTD, DIGEST, C) == clusters[number]
         if not entry.compressed:
@@ -54,23 +56,76 @@ def test_each_cluster_comes_back(picture):
     kinds = [entry.compressed for entry in built.entries]
     assert kinds == sorted(kinds)
     end = at[-1] + built.entries[-1].length
-    assert len(built.data) % C == 0
-    assert len(built.data) >= MiB
-    assert not any(built.data[end:])
-    assert len(built.data) - end < max(C, MiB)
+    assert len(built.data) == len(data)
+    assert len(data) % C == 0
+    assert len(data) >= MiB
+    assert not any(data[end:])
+    assert len(data) - end < max(C, MiB)
 
 
-def test_the_order_of_clusters_of_a_kind_is_kept():
-    _, built = build('TRTRT')
-    assert built.order == (1, 3, 0, 2, 4)
+def test_raw_clusters_come_first_and_reversed():
+    clusters, built = build('TRTRT')
+    assert built.order == (3, 1, 0, 2, 4)
+    assert bytes(built.data)[:2 * C] == clusters[3] + clusters[1]
 
 
-def test_hashes_are_of_the_whole():
-    _, built = build('RT')
+@given(st.text('RT', min_size=1, max_size=30))
+def test_each_part_is_a_multiple_of_the_cluster_size(picture):
+    _, built = build(picture)
+    sizes = [len(part) for part in built.data.parts]
+    assert not any(size % C for size in sizes)
+    if 'R' in picture:
+        assert sizes[0] == picture.count('R') * C
+
+
+def test_its_bytes_cannot_be_changed():
+    for part in build('RT')[1].data.parts:
+        assert part.readonly
+
+
+def facts(built):
+    return bytes(built.data), built.order, built.entries
 
 
 def test_building_again_gives_the_same_bytes():
-    assert build('RTTR')[1] == build('RTTR')[1]
+    assert facts(build('RTTR')[1]) == facts(build('RTTR')[1])
+
+
+@given(st.text('RT', min_size=1, max_size=30),
+       st.text('RT', min_size=1, max_size=30))
+def test_a_used_room_gives_the_same_bytes(before, picture):
+    room = memoryview(bytearray(b'\xff' * pack.room_needed(C, TARGET)))
+    build(before, room)
+    _, built = build(picture, room)
+    assert facts(built) == facts(build(picture)[1])
+
+
+@pytest.mark.parametrize('cluster_size, target', [
+    (C, C), (C, MiB), (C, MiB + 1), (C, 3 * MiB - 1), (C, 3 * MiB),
+    (512, MiB + 512), (2 * MiB, 2 * MiB), (2 * MiB, 5 * MiB)])
+@pytest.mark.parametrize('kinds', ['R', 'T', 'RT', 'TTR'])
+def test_the_fullest_pack_has_room(cluster_size, target, kinds):
+    # The last cluster goes as far beyond the target as one can.
+    room = memoryview(bytearray(pack.room_needed(cluster_size, target)))
+    builder = pack.PackBuilder(cluster_size, target, room)
+    wanted = {'R': [], 'T': []}
+    while not builder.full:
+        number = len(builder)
+        kind = kinds[number % len(kinds)]
+        data = bytes([number % 255 + 1]) * (
+            cluster_size - (kind == 'T'))
+        builder.add(data, number.to_bytes(32, 'big'), kind == 'T')
+        wanted[kind].append(data)
+    built = builder.build()
+    data = b''.join([*reversed(wanted['R']), *wanted['T']])
+    assert bytes(built.data) == data + bytes(len(built.data) - len(data))
+    assert len(built.data) % cluster_size == 0
+
+
+def test_too_small_a_room_is_refused():
+    room = memoryview(bytearray(pack.room_needed(C, TARGET) - 1))
+    with pytest.raises(errors.InvalidValue, match='room'):
+        pack.PackBuilder(C, TARGET, room)
 
 
 def test_it_is_full_at_its_target():
@@ -80,8 +135,6 @@ def test_it_is_full_at_its_target():
     assert not builder.full
     builder.add(NOISE[:C], bytes(32), False)
     assert builder.full and len(builder) == 2
-    builder.build()
-    assert not builder.full and len(builder) == 0
 
 
 def test_an_empty_pack_is_none():

@@ -3,6 +3,7 @@
 
 import pytest
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock
 from ironic_snapshot_core import errors
 from ironic_snapshot_core.store import base
@@ -32,6 +33,17 @@ def rig():
 
 def segment_of(info):
     return base.Segment(info.name, info.size, info.etag)
+
+
+@pytest.mark.parametrize('applied', [False, True])
+def test_several_buffers_are_put_again(rig, applied):
+    fault = rig.faults.on('put').raise_(errors.StoreUnavailable)
+    if applied:
+        fault.when_applied()
+    info = rig.store.put('a', buffers.Buffers([b'01', b'', b'23']))
+    assert info == rig.memory.stat('a')
+    assert rig.memory.get('a', 4) == b'0123'
+    assert rig.faults.calls == [('put', 'a')] * 2
 
 
 CALLS = {

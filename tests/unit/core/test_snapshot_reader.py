@@ -80,8 +80,8 @@ def store_snapshot(store, packs, disk_size, places, attempt=ID):
         name = layout.pack_name(number)
         info = store.put(PREFIX + name, data)
         records.append(manifest.PackRecord(
-            ID, name, len(data), info.etag, DIGEST.digest(data).hex(),
-            len(entries), sum(each.length for each in entries)))
+            ID, name, len(data), info.etag, len(entries),
+            sum(each.length for each in entries)))
         index_packs.append(index.IndexPack.of(name, entries))
     builder = cluster_map.MapBuilder(disk_size, C)
     for cluster, slot in places:

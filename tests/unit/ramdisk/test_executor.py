@@ -108,17 +108,13 @@ def test_no_more_is_sent_at_a_time_than_uploads():
     assert most == 3
 
 
-@pytest.mark.parametrize('wait', ['send', 'wait_for_place'])
-def test_send_waits_for_a_place(wait):
+def test_send_waits_for_a_place():
     over = threading.Event()
     timer = threading.Timer(0.1, over.set)
     with make(uploads=1) as threads:
         threads.send(lambda: over.wait(10))
         timer.start()
-        if wait == 'send':
-            threads.send(lambda: None)
-        else:
-            threads.wait_for_place()
+        threads.send(lambda: None)
         assert over.is_set()
     timer.join()
 

@@ -9,6 +9,7 @@ from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import packer
 from ipa_snapshot_hardware import progress
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import units
@@ -70,7 +71,7 @@ def test_raw_clusters_come_first_and_are_found_again():
         assert entry.digest == digest(cluster)
         offset = index.offsets[slot]
         assert stored[offset : offset + entry.length] == clusters[cluster][0]
-    assert [slot for _, slot in content] == [2, 0, 3, 1]
+    assert [slot for _, slot in content] == [2, 1, 3, 0]
 
 
 def test_a_pack_is_sent_when_it_is_full():
@@ -80,9 +81,48 @@ def test_a_pack_is_sent_when_it_is_full():
         ('pack-000002', 16),
         ('pack-000003', 8),
     ]
-    assert [slot for _, slot in content] == list(range(40))
+    # In each pack the last comes first.
+    assert [slot for _, slot in content] == [
+        *reversed(range(16)),
+        *reversed(range(16, 32)),
+        *reversed(range(32, 40)),
+    ]
     sizes = [info.size for info in store.list('')]
     assert sizes == [units.MiB] * 3
+
+
+def test_rooms_are_used_again(monkeypatch):
+    sizes = []
+
+    def allocate(size):
+        sizes.append(size)
+        # Whoever relies on zeroes finds none.
+        room = bytearray(b'\xff' * size)
+        return room
+
+    monkeypatch.setattr(buffers, 'allocate', allocate)
+    clusters = [
+        raw(n) if n % 3 else (b'%d' % n * 5000, True) for n in range(160)
+    ]
+    packs, content, store = pack(clusters)
+    # One for each upload, and one that is being filled.
+    assert 1 <= len(sizes) <= 3
+    assert set(sizes) == {units.MiB + C}
+    assert len(packs.records) > 5
+    stored = {
+        index.name: store.get(f'p/{index.name}', units.GiB)
+        for index in packs.index_packs
+    }
+    found = [
+        stored[index.name][offset : offset + index.entry(n).length]
+        for index in packs.index_packs
+        for n, offset in enumerate(index.offsets[:-1])
+    ]
+    for cluster, slot in content:
+        assert found[slot] == clusters[cluster][0]
+    for index, record in zip(packs.index_packs, packs.records, strict=True):
+        assert not any(stored[index.name][index.offsets[-1] :])
+        assert record.size == len(stored[index.name])
 
 
 def test_the_last_cluster_may_overflow_the_pack():
@@ -129,7 +169,6 @@ def test_marks_follow_what_is_stored():
         # The first pack is not stored, though the second may be.
         assert packs.stored_mark() == packer.START
         slow.set()
-        threads.wait_for_place()
         packs.finish(80)
     assert packs.stored_mark() == packer.Mark(2, 63, 32, 32)
     index_packs, records = packs.stored_packs(1, 2)

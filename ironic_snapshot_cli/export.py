@@ -9,6 +9,7 @@ import threading
 import typing
 
 from ironic_snapshot_core import clock as clocks
+from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
@@ -44,10 +45,12 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
         quiet=args.quiet,
         only_bar=args.json or args.out == arguments.STDOUT,
     ):
-        _export(args, store, manifest, done, parallel.Workers(threads, stop))
+        repaired = _export(
+            args, store, manifest, done, parallel.Workers(threads, stop)
+        )
     seconds = clock.monotonic() - began
     if args.json:
-        print(json.dumps(_to_dict(args, manifest, seconds)))
+        print(json.dumps(_to_dict(args, manifest, seconds, repaired)))
     elif args.out != arguments.STDOUT:
         print(
             f'Exported "{table.printable(manifest.name)}" to {args.out}: '
@@ -58,6 +61,13 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
         terminal.line(
             f'{terminals.PROGRAM}: warning: the snapshot is degraded: parts '
             'of the disk could not be read and are zero in the image'
+        )
+    if repaired:
+        terminal.line(
+            f'{terminals.PROGRAM}: warning: {len(repaired)} '
+            f'{"clusters are" if len(repaired) > 1 else "cluster is"} '
+            'damaged in the repository; read from second copies. The next '
+            f'snapshot should be a full one. The first: {repaired[0]}'
         )
     return status.DONE
 
@@ -96,16 +106,14 @@ class _Done:
             )
 
 
-class _Segment(typing.NamedTuple):
-    """An object that the image is made of.
+class _Part(typing.NamedTuple):
+    """A pack, or what is in the image of one.
 
     :param offset: in the image, in bytes.
     """
 
-    name: str
     offset: int
-    size: int
-    etag: str
+    segment: base.Segment
 
 
 def _export(
@@ -114,16 +122,22 @@ def _export(
     manifest: manifests.Manifest,
     done: _Done,
     workers: parallel.Workers,
-) -> None:
+) -> list[str]:
+    """Export.
+
+    :returns: a text for each cluster that had to be repaired.
+    """
+    repaired: list[str] = []
     if args.out == arguments.STDOUT:
         _stream(store, manifest, done)
-        return
+        return repaired
     with output.Output(args.out, args.force) as out:
         if args.format == arguments.RAW:
-            _write_raw(store, manifest, out, done, workers)
+            repaired = _write_raw(store, manifest, out, done, workers)
         else:
             _write_qcow2(store, manifest, out, done, workers)
         out.finish()
+    return repaired
 
 
 def _write_qcow2(
@@ -133,17 +147,20 @@ def _write_qcow2(
     done: _Done,
     workers: parallel.Workers,
 ) -> None:
-    """Copy the image, each of its segments verified."""
+    """Copy the image, each object in it verified."""
     done.expect(manifest.image.size)
+    head = _read_head(store, manifest)
+    out.write(head, 0)
+    done.add(len(head))
 
-    def copy(segment: _Segment) -> None:
-        offset = segment.offset
-        for chunk in _read_segment(store, segment):
+    def copy(part: _Part) -> None:
+        offset = part.offset
+        for chunk in _read_segment(store, part.segment):
             out.write(chunk, offset)
             offset += len(chunk)
             done.add(len(chunk))
 
-    workers.map(copy, _segments(manifest))
+    workers.map(copy, _parts(manifest))
 
 
 def _stream(
@@ -154,8 +171,11 @@ def _stream(
             'standard output', 'it is a terminal; redirect it'
         )
     done.expect(manifest.image.size)
-    for segment in _segments(manifest):
-        for chunk in _read_segment(store, segment):
+    head = _read_head(store, manifest)
+    sys.stdout.buffer.write(head)
+    done.add(len(head))
+    for part in _parts(manifest):
+        for chunk in _read_segment(store, part.segment):
             sys.stdout.buffer.write(chunk)
             done.add(len(chunk))
     sys.stdout.buffer.flush()
@@ -167,7 +187,7 @@ def _write_raw(
     out: output.Output,
     done: _Done,
     workers: parallel.Workers,
-) -> None:
+) -> list[str]:
     """Write the disk, each of its clusters verified; zeroes are holes."""
     reader = snapshot_reader.SnapshotReader(store, manifest)
     done.expect(reader.data_clusters * reader.cluster_size)
@@ -181,26 +201,50 @@ def _write_raw(
             done.add(len(data))
 
     workers.map(write, reader.runs())
+    return reader.repaired
 
 
-def _segments(manifest: manifests.Manifest) -> list[_Segment]:
-    own = layout.attempt_prefix(manifest.lineage, manifest.id)
-    head = manifest.head
-    found = [_Segment(own + layout.HEAD, 0, head.size, head.etag)]
-    offset = head.size
+def _parts(manifest: manifests.Manifest) -> list[_Part]:
+    """Give what the image is made of behind its head, in order."""
+    prefixes = {
+        each.id: layout.attempt_prefix(each.lineage, each.id)
+        for each in manifest.attempts
+    }
+    found = []
+    offset = manifest.head.size
     for pack in manifest.packs:
-        name = layout.attempt_prefix(manifest.lineage, pack.attempt)
-        found.append(
-            _Segment(name + pack.name, offset, pack.size, pack.etag)
+        if pack.spare:
+            continue
+        segment = base.Segment(
+            prefixes[pack.attempt] + pack.name,
+            pack.size,
+            pack.etag,
+            pack.start,
+            pack.length,
         )
-        offset += pack.size
+        found.append(_Part(offset, segment))
+        offset += segment.used
     return found
 
 
+def _read_head(store: base.Store, manifest: manifests.Manifest) -> bytes:
+    """Read the head of the image; it has 8 bytes for each cluster or so.
+
+    :raises Corrupted: it is not what was committed.
+    """
+    head = manifest.head
+    data = store.get(head.name, head.size)
+    if digests.DEFAULT_DIGEST.digest(data).hex() != head.digest:
+        raise errors.Corrupted(head.name, 'it is not what was captured')
+    return data
+
+
 def _read_segment(
-    store: base.Store, segment: _Segment
+    store: base.Store, segment: base.Segment
 ) -> typing.Iterator[bytes]:
-    """Read a whole object, and verify it.
+    """Read what is in the image of an object, and verify it.
+
+    Only a whole object has an etag, so all of it is read.
 
     :raises Corrupted: it is not what was captured.
     :raises ObjectMismatch: likewise; found only after the last piece.
@@ -208,11 +252,18 @@ def _read_segment(
     found = store.stat(segment.name)
     if (found.size, found.etag) != (segment.size, segment.etag):
         raise errors.Corrupted(segment.name, 'it is not what was captured')
-    yield from store.iter_bytes(segment.name)
+    start, end = segment.start, segment.start + segment.used
+    for chunk in store.iter_bytes(segment.name):
+        if wanted := chunk[max(start, 0) : max(end, 0)]:
+            yield wanted
+        start, end = start - len(chunk), end - len(chunk)
 
 
 def _to_dict(
-    args: argparse.Namespace, manifest: manifests.Manifest, seconds: float
+    args: argparse.Namespace,
+    manifest: manifests.Manifest,
+    seconds: float,
+    repaired: list[str],
 ) -> dict[str, typing.Any]:
     return {
         'snapshot': manifest.id,
@@ -221,5 +272,6 @@ def _to_dict(
         'format': args.format,
         'virtual_bytes': manifest.disk.size,
         'degraded': manifest.degraded,
+        'repaired': repaired,
         'seconds': round(seconds, 3),
     }

@@ -10,6 +10,10 @@ from ironic_snapshot_core import layout
 from ironic_snapshot_core.manifest import Manifest
 from ironic_snapshot_core.store.base import Store
 
+#: Why a manifest that is there cannot be used.
+UNUSABLE = (errors.Corrupted, errors.ObjectMismatch, errors.ObjectTooLarge,
+            errors.UnsupportedVersion, errors.UnsupportedFeature)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
@@ -43,7 +47,10 @@ def read(store: Store, lineage: layout.Lineage, snapshot: str,
 
 def entries(store: Store, mac_key: bytes | None,
             prefix: str = f'{layout.VERSION}/') -> typing.Iterator[Entry]:
-    """Give all snapshots below a prefix, by lineage, then by sequence.
+    """Give all snapshots below a prefix, by lineage, then by age.
+
+    That is, by sequence, then by creation, then by id: two that were taken
+    at a time may have the same sequence. Damaged ones come first.
 
     :param prefix: for example a lineage's.
     """
@@ -58,10 +65,52 @@ def entries(store: Store, mac_key: bytes | None,
                 store, lineage, snapshot, mac_key)))
         except errors.ObjectMissing:
             pass  # Deleted since it was listed.
-        except (errors.Corrupted, errors.ObjectMismatch,
-                errors.ObjectTooLarge, errors.UnsupportedVersion,
-                errors.UnsupportedFeature) as e:
+        except UNUSABLE as e:
             found.append(Entry(lineage, snapshot, None, str(e)))
     yield from sorted(found, key=lambda entry: (
         entry.lineage.prefix,
-        entry.manifest.sequence if entry.manifest else -1, entry.id))
+        entry.manifest.sequence if entry.manifest else -1,
+        entry.manifest.created_at if entry.manifest else '', entry.id))
+
+
+def find(store: Store, snapshot: str,
+         mac_key: bytes | None) -> Manifest | None:
+    """Read a snapshot whose lineage is not known.
+
+    :returns: None if there is none of this id.
+    :raises Corrupted: the manifest is not what was committed.
+    :raises UnsupportedVersion: a newer release wrote it.
+    :raises UnsupportedFeature: likewise.
+    """
+    failed: errors.Error | None = None
+    for info in store.list(f'{layout.VERSION}/'):
+        try:
+            lineage, found = layout.parse_manifest_name(info.name)
+        except errors.InvalidName:
+            continue
+        if found != snapshot:
+            continue
+        try:
+            return read(store, lineage, snapshot, mac_key)
+        except errors.ObjectMissing:
+            pass  # Deleted since it was listed.
+        except UNUSABLE as e:
+            # A copy below another lineage is no reason to end here.
+            failed = e
+    if failed is not None:
+        raise failed
+    return None
+
+
+def objects(manifest: Manifest) -> typing.Iterator[str]:
+    """Name all the objects that a snapshot needs, beside its manifest."""
+    own = layout.attempt_prefix(manifest.lineage, manifest.id)
+    yield own + layout.MAP
+    yield manifest.head.name
+    prefixes = {attempt.id: layout.attempt_prefix(attempt.lineage, attempt.id)
+                for attempt in manifest.attempts}
+    for prefix in prefixes.values():
+        yield prefix + layout.INDEX
+    for pack in manifest.packs:
+        yield prefixes[pack.attempt] + pack.name
+    yield manifest.image.name

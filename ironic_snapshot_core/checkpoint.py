@@ -47,7 +47,8 @@ class Checkpoint:
     :param next_cluster: the first that it does not tell of.
     :param packs: that are new.
     :param index: of these packs only; it says how clusters are stored.
-    :param map: of these clusters only; slots are those of the attempt.
+    :param map: of these clusters only; slots are those of the attempt, over
+        all its packs so far, or of older attempts that the reader must know.
     :param unreadable: in these clusters.
     """
 
@@ -127,15 +128,15 @@ def decode(data: bytes, attempt: str,
     map_ = cluster_map.decode(reader.take(map_size), max_clusters)
     try:
         packs = tuple(
-            manifest.PackRecord(attempt, pack.name, size, etag,
-                                len(pack), live_bytes)
+            manifest.PackRecord.new(attempt, pack.name, size, etag,
+                                    len(pack), live_bytes)
             for pack, size, etag, live_bytes in zip(
                 index.packs, sizes, etags, live, strict=True))
         unreadable = tuple(itertools.starmap(
             manifest.Unreadable, zip(starts, lengths, strict=True)))
     except (errors.InvalidValue, errors.InvalidName, ValueError) as e:
         raise reader.corrupted(str(e).rstrip('.')) from e
-    if (index.attempt != attempt or map_.attempts not in ((), (attempt,))
+    if (index.attempt != attempt
             or index.cluster_size != map_.cluster_size
             or not _within(map_, first, following)):
         raise reader.corrupted('its parts do not belong together')

@@ -131,6 +131,67 @@ class Stalled(Error):
         self.seconds = seconds
 
 
+class ParentUnsuitable(Error):
+    """A snapshot that another cannot build upon.
+
+    :param snapshot: its id, or what was asked for.
+    :param reason: a clause without a full stop, such as ``it is degraded``.
+    """
+
+    code = 'parent-unsuitable'
+    msg = ('Snapshot {self.snapshot} cannot be the parent: {self.reason}. '
+           'Name another one, or let it be chosen with "auto".')
+
+    def __init__(self, snapshot: str, reason: str) -> None:
+        super().__init__(snapshot, reason)
+        self.snapshot = snapshot
+        self.reason = reason
+
+
+class ParentGone(Error):
+    """The parent, or something that it shares, went away meanwhile."""
+
+    code = 'parent-gone'
+    msg = ('Snapshot {self.snapshot} cannot be committed: its parent '
+           '{self.parent} {self.reason}. Nothing is lost but this snapshot; '
+           'take it again.')
+
+    def __init__(self, snapshot: str, parent: str, reason: str) -> None:
+        super().__init__(snapshot, parent, reason)
+        self.snapshot = snapshot
+        self.parent = parent
+        self.reason = reason
+
+
+class AttemptCondemned(Error):
+    """A prune takes what an attempt has stored for garbage."""
+
+    code = 'attempt-condemned'
+    msg = ('Snapshot {self.snapshot} cannot be committed: its lease was found '
+           'to be over, and what it stored may be deleted at any time; '
+           'compare the clocks of those who capture and of those who prune, '
+           'then take it again.')
+
+    def __init__(self, snapshot: str) -> None:
+        super().__init__(snapshot)
+        self.snapshot = snapshot
+
+
+class SnapshotInUse(Error):
+    """A snapshot that cannot be deleted now."""
+
+    code = 'snapshot-in-use'
+    msg = ('Snapshot {self.snapshot} cannot be deleted now: a capture, '
+           'snapshot {self.child}, builds upon it. Try again when that has '
+           'ended, or after {self.until}.')
+
+    def __init__(self, snapshot: str, child: str, until: str) -> None:
+        super().__init__(snapshot, child, until)
+        self.snapshot = snapshot
+        self.child = child
+        self.until = until
+
+
 class StoreError(Error):
     """A store did not do what it was asked to.
 

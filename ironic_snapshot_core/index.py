@@ -163,9 +163,9 @@ class Index:
             position >= pack.raw_count,
             bytes(pack.digests[position * size:(position + 1) * size]))
 
-    def digest_of(self, slot: int) -> bytes:
-        """Give a cluster's digest alone."""
-        return self.lookup(slot).digest
+    def slots_of(self, pack: int) -> range:
+        """Give the slots of a pack by its ordinal in the attempt."""
+        return range(self._first_slots[pack], self._first_slots[pack + 1])
 
     def slots(self) -> typing.Iterator[Slot]:
         """Give all clusters in the order of their slots."""

@@ -9,6 +9,7 @@
     v1/<node>/<generation>/snapshots/<snapshot>/manifest
     v1/<node>/<generation>/snapshots/<snapshot>/disk.qcow2
     v1/<node>/<generation>/leases/<snapshot>
+    v1/condemned
 
 The agent may write below ``attempts/`` only; the rest is the conductor's.
 """
@@ -40,8 +41,16 @@ MAX_CHECKPOINTS = 999_999
 
 _NAME = re.compile(r'[A-Za-z0-9._/-]*')
 _PACK = re.compile(r'pack-([0-9]{6})')
-_SNAPSHOTS = 'snapshots'
-_MANIFEST = 'manifest'
+MANIFEST = 'manifest'
+IMAGE = 'disk.qcow2'
+
+#: The folders of a lineage.
+ATTEMPTS = 'attempts'
+SNAPSHOTS = 'snapshots'
+LEASES = 'leases'
+
+#: The document that says what prune will delete.
+CONDEMNED = f'{VERSION}/condemned'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,27 +82,27 @@ def node_prefix(node: str) -> str:
 
 def attempt_prefix(lineage: Lineage, snapshot: str) -> str:
     """Give what the agent may write below; ends with a slash."""
-    return f'{lineage.prefix}attempts/{validate_uuid(snapshot)}/'
+    return f'{lineage.prefix}{ATTEMPTS}/{validate_uuid(snapshot)}/'
 
 
 def snapshots_prefix(lineage: Lineage) -> str:
     """Give what the names of all manifests of a lineage begin with."""
-    return f'{lineage.prefix}{_SNAPSHOTS}/'
+    return f'{lineage.prefix}{SNAPSHOTS}/'
 
 
 def manifest_name(lineage: Lineage, snapshot: str) -> str:
     """Name the document whose existence makes the snapshot exist."""
-    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/{_MANIFEST}'
+    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/{MANIFEST}'
 
 
 def image_name(lineage: Lineage, snapshot: str) -> str:
     """Name the object that reads as the whole disk in qcow2 format."""
-    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/disk.qcow2'
+    return f'{snapshots_prefix(lineage)}{validate_uuid(snapshot)}/{IMAGE}'
 
 
 def lease_name(lineage: Lineage, snapshot: str) -> str:
     """Name the object that says an attempt is under way."""
-    return f'{lineage.prefix}leases/{validate_uuid(snapshot)}'
+    return f'{lineage.prefix}{LEASES}/{validate_uuid(snapshot)}'
 
 
 def pack_name(number: int) -> str:
@@ -132,16 +141,46 @@ def parse_pack_name(name: str) -> int:
     return int(match[1])
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where in its lineage an object is.
+
+    :param folder: one of :data:`ATTEMPTS`, :data:`LEASES` and
+        :data:`SNAPSHOTS`.
+    :param snapshot: whose object it is.
+    :param rest: of its name; empty for a lease.
+    """
+
+    lineage: Lineage
+    folder: str
+    snapshot: str
+    rest: str
+
+
+def parse(name: str) -> Place:
+    """Tell where an object is in its lineage.
+
+    :raises InvalidName: it is in none.
+    """
+    version, *parts = name.split('/', 5)
+    if (version != VERSION or len(parts) < 4
+            or parts[2] not in (ATTEMPTS, LEASES, SNAPSHOTS)
+            or (parts[2] == LEASES) is not (len(parts) == 4)):
+        raise errors.InvalidName(name, 'it is in no lineage')
+    node, generation, folder, snapshot, *rest = parts
+    return Place(Lineage(node, generation), folder, validate_uuid(snapshot),
+                 ''.join(rest))
+
+
 def parse_manifest_name(name: str) -> tuple[Lineage, str]:
     """Tell whose manifest this is.
 
     :raises InvalidName: it is no name of a manifest.
     """
-    parts = name.split('/')
-    if (len(parts) != 6 or parts[0] != VERSION or parts[3] != _SNAPSHOTS
-            or parts[5] != _MANIFEST):
+    place = parse(name)
+    if (place.folder, place.rest) != (SNAPSHOTS, MANIFEST):
         raise errors.InvalidName(name, 'it is no name of a manifest')
-    return Lineage(parts[1], parts[2]), validate_uuid(parts[4])
+    return place.lineage, place.snapshot
 
 
 def validate_uuid(value: str) -> str:

@@ -79,14 +79,23 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PackRecord:
-    """A pack the snapshot's image is made of.
+    """A pack the snapshot needs.
+
+    Of an older pack, what lies before the first and behind the last cluster
+    that the snapshot uses need not be in its image. One of which nothing is
+    in the image is a *spare*: it holds second copies.
 
     :param attempt: UUID of the attempt that wrote it.
     :param name: inside the attempt.
     :param size: in bytes.
     :param etag: the store's; each cluster's own digest is in the index.
     :param clusters: number of clusters in it.
-    :param live_bytes: how many of its bytes this snapshot uses.
+    :param live_bytes: how many of its bytes this snapshot uses, or, in a
+        spare, has second copies in.
+    :param start: of the part that is in the image, in bytes.
+    :param length: of that part, in bytes; 0 for a spare.
+    :param generations: snapshots in a row that have relied on it, this one
+        included; 1 for a new pack.
     """
 
     attempt: str
@@ -95,6 +104,21 @@ class PackRecord:
     etag: str
     clusters: int
     live_bytes: int
+    start: int
+    length: int
+    generations: int
+
+    @classmethod
+    def new(cls, attempt: str, name: str, size: int, etag: str,
+            clusters: int, live_bytes: int) -> 'PackRecord':
+        """Make the record of a pack that was just written."""
+        return cls(attempt, name, size, etag, clusters, live_bytes,
+                   start=0, length=size, generations=1)
+
+    @property
+    def spare(self) -> bool:
+        """Whether it holds second copies only."""
+        return not self.length
 
     def __post_init__(self) -> None:
         layout.validate_uuid(self.attempt)
@@ -103,6 +127,11 @@ class PackRecord:
         _hex('pack etag', self.etag, 32)
         geometry.between('clusters in a pack', self.clusters, 1, self.size)
         geometry.between('live bytes of a pack', self.live_bytes, 0, self.size)
+        geometry.between('start in a pack', self.start, 0, self.size)
+        geometry.between(
+            'length in a pack', self.length, 0, self.size - self.start)
+        geometry.between(
+            'generations of a pack', self.generations, 1, layout.MAX_PACKS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,6 +149,63 @@ class ObjectRecord:
         geometry.between('object size', self.size, 1, MAX_OBJECT_SIZE)
         _hex('object etag', self.etag, 32)
         _hex('object digest', self.digest, 64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeadRecord:
+    """The object that comes before the packs in the image.
+
+    A snapshot of a disk that has not changed has the same head as its
+    parent, which is not stored twice then.
+
+    :param name: in the container.
+    :param size: in bytes.
+    :param digest: BLAKE3-256, in hex.
+    """
+
+    name: str
+    size: int
+    etag: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        layout.validate_name(self.name)
+        geometry.between('head size', self.size, 1, MAX_OBJECT_SIZE)
+        _hex('head etag', self.etag, 32)
+        _hex('head digest', self.digest, 64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """An attempt that wrote packs which the snapshot needs.
+
+    :param id: UUID; the snapshot's own, or an older one's.
+    :param lineage: below which its objects are.
+    :param index: tells what is in its packs.
+    """
+
+    id: str
+    lineage: layout.Lineage
+    index: ObjectRecord
+
+    def __post_init__(self) -> None:
+        layout.validate_uuid(self.id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HintRecord:
+    """What tells a later capture of parts that have not changed since.
+
+    :param kind: of hint, for example ``dm-thin``.
+    :param key: text that only this kind of hint understands.
+    """
+
+    kind: str
+    key: str
+
+    def __post_init__(self) -> None:
+        _text('kind of hint', self.kind)
+        _text('hint', self.key)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,7 +292,12 @@ class Totals:
 class CaptureReport:
     """What a capture wrote; the agent's last object.
 
-    :param packs: of the whole image in its order, older ones as well.
+    :param parent: id of the snapshot it builds upon, or None.
+    :param full_reason: why there is no parent, or None.
+    :param packs: of the whole image in its order, older ones first, and
+        spares anywhere.
+    :param attempts: that wrote these packs, older ones first; its own only
+        if it has stored a pack.
     :param codec_level: None for a codec without levels, or when it was
         chosen on the way.
     :param regions: how the parts of the disk were read.
@@ -223,15 +314,18 @@ class CaptureReport:
     codec: str
     codec_level: int | None
     digest: str
+    parent: str | None
+    full_reason: str | None
     packs: tuple[PackRecord, ...]
-    index: ObjectRecord
+    attempts: tuple[AttemptRecord, ...]
     map: ObjectRecord
-    head: ObjectRecord
+    head: HeadRecord
     totals: Totals
     regions: tuple[Region, ...]
     unreadable: tuple[Unreadable, ...]
     timings: dict[str, float]
     software: dict[str, str]
+    hints: tuple[HintRecord, ...] = ()
     checkpoints: int = 0
     version: int = REPORT_VERSION
 
@@ -239,7 +333,7 @@ class CaptureReport:
         layout.validate_uuid(self.snapshot)
         geometry.between(
             'checkpoints', self.checkpoints, 0, layout.MAX_CHECKPOINTS)
-        _check_contents(self)
+        _check_contents(self, self.snapshot)
 
     def to_bytes(self) -> bytes:
         return document.encode(self)
@@ -313,27 +407,30 @@ class Manifest:
     codec_level: int | None
     digest: str
     packs: tuple[PackRecord, ...]
-    index: ObjectRecord
+    attempts: tuple[AttemptRecord, ...]
     map: ObjectRecord
-    head: ObjectRecord
+    head: HeadRecord
     totals: Totals
     regions: tuple[Region, ...]
     unreadable: tuple[Unreadable, ...]
     timings: dict[str, float]
     software: dict[str, str]
+    hints: tuple[HintRecord, ...] = ()
     features: tuple[str, ...] = ()
     version: int = VERSION
 
     def __post_init__(self) -> None:
         layout.validate_uuid(self.id)
-        if self.parent is not None:
-            layout.validate_uuid(self.parent)
         geometry.between('sequence', self.sequence, 0, document.MAX_INTEGER)
         parse_time(self.started_at)
         parse_time(self.created_at)
         for what in ('name', 'description', 'consistency'):
             _text(what, getattr(self, what))
-        _check_contents(self)
+        _check_contents(self, self.id)
+        for attempt in self.attempts:
+            if attempt.id == self.id and attempt.lineage != self.lineage:
+                raise errors.InvalidValue(
+                    'attempts', '(a list)', 'its own is of another lineage')
 
     @classmethod
     def from_report(cls, report: CaptureReport, *,
@@ -361,11 +458,14 @@ class Manifest:
         return document.encode(self, mac_key)
 
     @classmethod
-    def from_bytes(cls, data: bytes, mac_key: bytes | None) -> 'Manifest':
+    def from_bytes(cls, data: bytes, mac_key: bytes | None,
+                   verified: bool = False) -> 'Manifest':
         """Read a manifest.
 
         :param mac_key: must be None if it was None when writing, and the
             same key otherwise.
+        :param verified: the caller knows that not a bit of it has changed,
+            and need not have the key.
         :raises Corrupted: any bit changed, or the key is another.
         :raises UnsupportedVersion: a newer release wrote it.
         :raises UnsupportedFeature: likewise.
@@ -377,7 +477,7 @@ class Manifest:
                        if each not in tuple(FEATURES)]
             if unknown:
                 raise errors.UnsupportedFeature('The manifest', unknown)
-        return document.decode(cls, data, 'manifest', mac_key)
+        return document.decode(cls, data, 'manifest', mac_key, verified)
 
 
 def format_time(seconds: float) -> str:
@@ -413,8 +513,11 @@ def _check_version(data: bytes, what: str,
     return fields
 
 
-def _check_contents(record: CaptureReport | Manifest) -> None:
-    """Check what a report and a manifest have in common."""
+def _check_contents(record: CaptureReport | Manifest, id: str) -> None:
+    """Check what a report and a manifest have in common.
+
+    :param id: the snapshot's.
+    """
     geometry.validate_cluster_size(record.cluster_size)
     codecs.validate_id(record.codec)
     digests.get_digest(record.digest)
@@ -431,18 +534,44 @@ def _check_contents(record: CaptureReport | Manifest) -> None:
         if run.start + run.length > record.disk.size:
             raise errors.InvalidValue(
                 'run', run, f'the disk has {record.disk.size} bytes')
-    named = {(pack.attempt, pack.name) for pack in record.packs}
-    if len(named) != len(record.packs):
-        raise errors.InvalidValue('packs', '(a list)', 'one is there twice')
-    for pack in record.packs:
-        if pack.size % record.cluster_size:
-            raise errors.InvalidValue(
-                'pack size', pack.size, 'it is no multiple of the cluster '
-                f'size {record.cluster_size}')
+    _check_packs(record, id)
     if record.head.size % record.cluster_size:
         raise errors.InvalidValue(
             'head size', record.head.size, 'it is no multiple of the '
             f'cluster size {record.cluster_size}')
+
+
+def _check_packs(record: CaptureReport | Manifest, id: str) -> None:
+    """Check what the snapshot is made of, and where that comes from."""
+    named = {(pack.attempt, pack.name) for pack in record.packs}
+    if len(named) != len(record.packs):
+        raise errors.InvalidValue('packs', '(a list)', 'one is there twice')
+    for pack in record.packs:
+        for what in ('size', 'start', 'length'):
+            if getattr(pack, what) % record.cluster_size:
+                raise errors.InvalidValue(
+                    f'pack {what}', getattr(pack, what),
+                    'it is no multiple of the cluster size '
+                    f'{record.cluster_size}')
+    if (record.parent is None) != (record.full_reason is not None):
+        raise errors.InvalidValue(
+            'parent', record.parent, 'a snapshot has either a parent or a '
+            'reason for having none')
+    if record.parent is not None:
+        layout.validate_uuid(record.parent)
+    if record.full_reason is not None:
+        _text('reason', record.full_reason)
+    attempts = [attempt.id for attempt in record.attempts]
+    for good, reason in (
+            (record.parent != id, 'the snapshot is its own parent'),
+            (len(set(attempts)) == len(attempts), 'one is there twice'),
+            (set(attempts) == {attempt for attempt, _ in named},
+             'they are not those that wrote the packs'),
+            (id not in attempts[:-1], "the snapshot's own is not the last"),
+            (record.parent is not None or set(attempts) <= {id},
+             'without a parent there are no others')):
+        if not good:
+            raise errors.InvalidValue('attempts', '(a list)', reason)
 
 
 def _hex(what: str, value: str, digits: int) -> None:

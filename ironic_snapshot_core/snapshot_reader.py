@@ -8,11 +8,15 @@
     pack -> blob -> decompress -> digest?
 
 Nothing is believed for being there: map and indexes must be what the
-manifest names, and each cluster what its index says.
+manifest names, and each cluster what its index says. What part of a pack is
+in the image does not matter here.
 """
 
 import array
 import dataclasses
+import logging
+import struct
+import threading
 import typing
 
 from ironic_snapshot_core import cluster_map
@@ -28,11 +32,17 @@ from ironic_snapshot_core import pack
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.units import KiB, MiB
 
+LOG = logging.getLogger(__name__)
+
 #: What is read of a pack in one request, and kept in memory by who reads.
 MAX_READ = 4 * MiB
 
 #: Fewer bytes that nobody wants are read along rather than skipped.
 MAX_GAP = 64 * KiB
+
+
+#: What is wrong with a cluster, or a pack, so that another copy is looked for.
+DAMAGE = (errors.ObjectMissing, errors.ObjectMismatch, errors.Corrupted)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,15 +58,50 @@ class Run:
     count: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What the snapshot needs of an attempt.
+
+    :param prefix: of the names of its objects.
+    :param packs: those that the manifest lists, by their ordinal in the
+        index.
+    """
+
+    prefix: str
+    index: indexes.Index
+    packs: typing.Mapping[int, manifests.PackRecord]
+
+    def pack_name(self, slot: indexes.Slot) -> str:
+        return self.prefix + self.index.packs[slot.pack].name
+
+    def lookup(self, number: int) -> indexes.Slot:
+        """Tell where a cluster is.
+
+        :raises Corrupted: nowhere that the manifest tells of.
+        """
+        slot = self.index.lookup(number)
+        if slot.pack not in self.packs:
+            raise _not_listed(self.pack_name(slot))
+        return slot
+
+
 class SnapshotReader:
     """The disk of a snapshot, read from its packs; for any thread.
 
-    In memory it takes about 36 bytes for each cluster of its attempts, 16
-    for each extent of its map, and for :meth:`runs` another 4 for each slot
-    and for each cluster of the disk that is not zero.
+    A cluster that is damaged or missing is read from any other pack of the
+    snapshot that has the same content, from spares first.
 
+    In memory it takes about 36 bytes for each cluster of the attempts that
+    its map names, also for those that are not on this disk, and 16 for each
+    extent of the map. For :meth:`runs` it takes another 4 for each extent,
+    and, of one attempt after the other, 4 for each slot and 4 for each of
+    its clusters of the disk. Only where a pack is damaged, it takes about
+    300 for each of its clusters that is elsewhere as well.
+
+    :ivar repaired: a text for each cluster that was read from another place
+        than it should have been.
     :param manifest: of a committed snapshot.
-    :raises Corrupted: map or index are not what was committed.
+    :raises Corrupted: map or indexes are not what was committed.
     :raises StoreError: they cannot be had.
     """
 
@@ -66,11 +111,17 @@ class SnapshotReader:
         self._manifest = manifest
         self.disk_size = manifest.disk.size
         self.cluster_size = manifest.cluster_size
+        self.repaired: list[str] = []
         self._codec = codecs.get_codec(manifest.codec)
         self._digest = digests.get_digest(manifest.digest)
+        self._packs: dict[str, list[manifests.PackRecord]] = {}
+        for each in manifest.packs:
+            self._packs.setdefault(each.attempt, []).append(each)
         self._map = self._load_map()
-        self._indexes = [
-            self._load_index(attempt) for attempt in self._map.attempts]
+        self._attempts = self._load_attempts()
+        self._lock = threading.Lock()
+        self._spare_attempts: list[_Attempt] | None = None
+        self._copies: dict[str, dict[bytes, list[_Copy]]] = {}
 
     @property
     def data_clusters(self) -> int:
@@ -88,20 +139,34 @@ class SnapshotReader:
         found = self._map.find(cluster)
         if found is None:
             return bytes(self.cluster_size)
-        attempt, number = found
-        slot = self._indexes[attempt].lookup(number)
-        name = self._pack_name(attempt, slot)
-        blob = self._store.get_range(name, slot.offset, slot.length)
-        return self._verify(name, cluster, slot, blob)
+        ordinal, number = found
+        attempt = self._attempts[ordinal]
+        return self._read_or_repair(
+            cluster, attempt, attempt.lookup(number))
 
     def runs(self) -> typing.Iterator['PlacedRun']:
         """Give all that is not zero, in the order of the packs.
 
         That is nearly the order of the disk, and no byte is read twice.
+
+        :raises Corrupted: the map refers to what the manifest does not list.
         """
-        for attempt, index in enumerate(self._indexes):
-            places = _Places(self._map, attempt, len(index))
-            for run in _coalesce(index, attempt, places):
+        extents = [array.array(envelope.U32) for _ in self._attempts]
+        for number, ordinal in enumerate(self._map.extents.attempts):
+            extents[ordinal].append(number)
+        order = {record.id: number
+                 for number, record in enumerate(self._manifest.attempts)}
+        for ordinal in sorted(
+                range(len(self._attempts)),
+                key=lambda each: order[self._attempts[each].index.attempt]):
+            attempt = self._attempts[ordinal]
+            places = _Places(
+                self._map, extents[ordinal], len(attempt.index))
+            for number, each in enumerate(attempt.index.packs):
+                if (number not in attempt.packs
+                        and places.any_of(attempt.index.slots_of(number))):
+                    raise _not_listed(attempt.prefix + each.name)
+            for run in _coalesce(attempt.index, ordinal, places):
                 yield PlacedRun(run, places)
 
     def read(self, placed: 'PlacedRun'
@@ -113,29 +178,31 @@ class SnapshotReader:
         :raises Corrupted: a cluster is not what was captured.
         """
         run = placed.run
-        index = self._indexes[run.attempt]
-        first = index.lookup(run.first_slot)
-        last = index.lookup(run.first_slot + run.count - 1)
-        name = self._pack_name(run.attempt, first)
-        data = memoryview(self._store.get_range(
-            name, first.offset, last.offset + last.length - first.offset))
+        attempt = self._attempts[run.attempt]
+        first = attempt.lookup(run.first_slot)
+        last = attempt.lookup(run.first_slot + run.count - 1)
+        try:
+            data = memoryview(self._store.get_range(
+                attempt.pack_name(first), first.offset,
+                last.offset + last.length - first.offset))
+        except DAMAGE:
+            # Not all of it need be: each cluster is tried.
+            data = None
         for number in range(run.first_slot, run.first_slot + run.count):
             clusters = placed.places.of(number)
             if not clusters:
                 continue
-            slot = index.lookup(number)
+            slot = attempt.lookup(number)
             start = slot.offset - first.offset
-            content = self._verify(
-                name, clusters[0], slot,
-                bytes(data[start:start + slot.length]))
+            content = self._read_or_repair(
+                clusters[0], attempt, slot,
+                None if data is None else data[start:start + slot.length])
             for cluster in clusters:
                 yield cluster, content
 
     # Private
 
-    def _load(self, attempt: str, name: str,
-              record: manifests.ObjectRecord) -> bytes:
-        name = layout.attempt_prefix(self._manifest.lineage, attempt) + name
+    def _load(self, name: str, record: manifests.ObjectRecord) -> bytes:
         data = self._store.get(name, record.size)
         found = digests.DEFAULT_DIGEST.digest(data).hex()
         if (len(data), found) != (record.size, record.digest):
@@ -143,45 +210,141 @@ class SnapshotReader:
         return data
 
     def _load_map(self) -> cluster_map.ClusterMap:
+        own = layout.attempt_prefix(
+            self._manifest.lineage, self._manifest.id)
         found = cluster_map.decode(
-            self._load(self._manifest.id, layout.MAP, self._manifest.map),
+            self._load(own + layout.MAP, self._manifest.map),
             max_clusters=-(-self.disk_size // self.cluster_size))
         if (found.disk_size, found.cluster_size) != (
                 self.disk_size, self.cluster_size):
             raise errors.Corrupted('map', 'it is about another disk')
         return found
 
-    def _load_index(self, attempt: str) -> indexes.Index:
-        if attempt != self._manifest.id:
-            raise errors.UnsupportedFeature(
-                f'Snapshot {self._manifest.id}',
-                ['clusters of other snapshots'])
-        found = indexes.decode(
-            self._load(attempt, layout.INDEX, self._manifest.index),
-            max_clusters=-(-self.disk_size // self.cluster_size))
-        if (found.attempt, found.cluster_size, found.codec,
-                found.digest) != (attempt, self.cluster_size,
+    def _load_attempts(self) -> list[_Attempt]:
+        """Load the attempts that the map names, in its order."""
+        records = {record.id: record for record in self._manifest.attempts}
+        unknown = [each for each in self._map.attempts if each not in records]
+        if unknown:
+            raise errors.Corrupted(
+                'map', f'it refers to attempt {unknown[0]}, which the '
+                'manifest does not list')
+        return [self._load_attempt(records[each])
+                for each in self._map.attempts]
+
+    def _load_attempt(self, record: manifests.AttemptRecord) -> _Attempt:
+        prefix = layout.attempt_prefix(record.lineage, record.id)
+        # It may be of a disk that was larger then.
+        index = indexes.decode(
+            self._load(prefix + layout.INDEX, record.index))
+        if (index.attempt, index.cluster_size, index.codec,
+                index.digest) != (record.id, self.cluster_size,
                                   self._manifest.codec,
                                   self._manifest.digest):
-            raise errors.Corrupted('index', 'it is about another attempt')
-        return found
+            raise errors.Corrupted(
+                prefix + layout.INDEX, 'it is about another attempt')
+        ordinals = {pack.name: number
+                    for number, pack in enumerate(index.packs)}
+        packs = {}
+        for each in self._packs[record.id]:
+            number = ordinals.get(each.name, -1)
+            if number < 0 or len(index.packs[number]) != each.clusters:
+                raise errors.Corrupted(
+                    prefix + layout.INDEX,
+                    f'{each.name} in it is not that of the manifest')
+            packs[number] = each
+        return _Attempt(prefix, index, packs)
 
-    def _pack_name(self, attempt: int, slot: indexes.Slot) -> str:
-        index = self._indexes[attempt]
-        prefix = layout.attempt_prefix(
-            self._manifest.lineage, index.attempt)
-        return prefix + index.packs[slot.pack].name
+    def _read_or_repair(self, cluster: int, attempt: _Attempt,
+                        slot: indexes.Slot,
+                        blob: memoryview | None = None) -> bytes:
+        """Read a cluster from where it should be, or from elsewhere.
 
-    def _verify(self, name: str, cluster: int, slot: indexes.Slot,
-                blob: bytes) -> bytes:
+        :param blob: what is in its place, if that was read already.
+        :raises Corrupted: there is no good copy of it.
+        """
+        try:
+            return self._read(cluster, attempt, slot, blob)
+        except DAMAGE as e:
+            for other, number in self._copies_of(attempt, slot):
+                copy = other.lookup(number)
+                try:
+                    content = self._read(cluster, other, copy)
+                except DAMAGE:
+                    continue
+                self.repaired.append(
+                    f'{str(e).rstrip(".")}; cluster {cluster} of the disk '
+                    f'was read from {other.pack_name(copy)} instead')
+                return content
+            raise
+
+    def _read(self, cluster: int, attempt: _Attempt, slot: indexes.Slot,
+              blob: memoryview | None = None) -> bytes:
+        name = attempt.pack_name(slot)
+        data = (self._store.get_range(name, slot.offset, slot.length)
+                if blob is None else bytes(blob))
         entry = pack.PackEntry(slot.digest, slot.length, slot.compressed)
         try:
             return pack.read_cluster(
-                entry, blob, self._codec, self._digest, self.cluster_size)
+                entry, data, self._codec, self._digest, self.cluster_size)
         except errors.Corrupted as e:
             raise errors.Corrupted(
                 name, f'cluster {cluster} of the disk, at byte '
                 f'{slot.offset}: {e.reason}') from None
+
+    def _copies_of(self, attempt: _Attempt, slot: indexes.Slot
+                   ) -> typing.Sequence['_Copy']:
+        """Tell where else a cluster is, in spares first."""
+        name = attempt.pack_name(slot)
+        with self._lock:
+            if self._spare_attempts is None:
+                self._spare_attempts = list(self._load_spare_attempts())
+            if name not in self._copies:
+                self._copies[name] = self._find_copies(attempt, slot.pack)
+            return self._copies[name].get(slot.digest, ())
+
+    def _load_spare_attempts(self) -> typing.Iterator[_Attempt]:
+        """Load the attempts of which there are only spares."""
+        for record in self._manifest.attempts:
+            if record.id not in self._map.attempts:
+                try:
+                    yield self._load_attempt(record)
+                except DAMAGE as e:
+                    LOG.warning('Second copies cannot be found: %s', e)
+
+    def _find_copies(self, attempt: _Attempt, number: int
+                     ) -> dict[bytes, list['_Copy']]:
+        """Tell where else the clusters of a pack are, by their digests."""
+        def digests_in(which: _Attempt, number: int
+                       ) -> typing.Iterator[bytes]:
+            for digest, in struct.iter_unpack(
+                    f'{self._digest.size}s',
+                    which.index.packs[number].digests):
+                yield digest
+
+        wanted = set(digests_in(attempt, number))
+        others = [
+            (other, each)
+            for other in [*self._attempts, *(self._spare_attempts or ())]
+            for each in other.packs
+            if other is not attempt or each != number]
+        others.sort(key=lambda pair: not pair[0].packs[pair[1]].spare)
+        found: dict[bytes, list[_Copy]] = {}
+        for other, each in others:
+            for slot, digest in zip(
+                    other.index.slots_of(each), digests_in(other, each),
+                    strict=True):
+                if digest in wanted:
+                    found.setdefault(digest, []).append((other, slot))
+        return found
+
+
+#: An attempt, and a slot of it.
+_Copy: typing.TypeAlias = 'tuple[_Attempt, int]'
+
+
+def _not_listed(name: str) -> errors.Corrupted:
+    return errors.Corrupted(
+        'map', f'it refers to {name}, which the manifest does not list')
 
 
 class _Places:
@@ -192,16 +355,17 @@ class _Places:
         ends       1  1  4           slot 0: one, slot 1: none, slot 2: three
         clusters   7  2  3  9
 
+    :param extents: ordinals of the map's extents that are of the attempt.
     :param slots: of the attempt.
     :raises Corrupted: the map refers to a slot beyond.
     """
 
-    def __init__(self, map_: cluster_map.ClusterMap, attempt: int,
-                 slots: int) -> None:
+    def __init__(self, map_: cluster_map.ClusterMap,
+                 extents: 'array.array[int]', slots: int) -> None:
         self._ends = array.array(envelope.U32, bytes(4 * (slots + 1)))
         counts = self._ends
         total = 0
-        for _, number, slot in self._mine(map_, attempt):
+        for _, number, slot in self._mine(map_, extents):
             if slot + number > slots:
                 raise errors.Corrupted(
                     'map', f'it refers to slots of {slots} that are not '
@@ -214,7 +378,7 @@ class _Places:
         for slot in range(slots):
             begin, counts[slot] = begin + counts[slot], begin
         self._clusters = array.array(envelope.U32, bytes(4 * total))
-        for first, number, slot in self._mine(map_, attempt):
+        for first, number, slot in self._mine(map_, extents):
             for each in range(number):
                 place = counts[slot + each]
                 self._clusters[place] = first + each
@@ -229,12 +393,18 @@ class _Places:
         """Tell whether the disk has the slot anywhere."""
         return self._ends[slot] > (self._ends[slot - 1] if slot else 0)
 
+    def any_of(self, slots: range) -> bool:
+        """Tell whether the disk has one of these slots."""
+        before = self._ends[slots.start - 1] if slots.start else 0
+        return self._ends[slots.stop - 1] > before
+
     @staticmethod
-    def _mine(map_: cluster_map.ClusterMap, attempt: int
+    def _mine(map_: cluster_map.ClusterMap, extents: 'array.array[int]'
               ) -> typing.Iterator[tuple[int, int, int]]:
-        for start, count, number, slot in map_.extents.rows():
-            if number == attempt:
-                yield start, count, slot
+        every = map_.extents
+        for number in extents:
+            yield every.starts[number], every.counts[number], (
+                every.slots[number])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class ObjectInfo:
     :param size: in bytes; of an image, of all its segments.
     :param etag: tells these bytes from others: what the store's
         :meth:`Store.new_hash` makes of them, in hex; of an image, MD5 of its
-        segments' etags one after the other.
+        segments' etags one after the other, each with its range if it is
+        not a whole object.
     :param kind: :data:`PLAIN`; :data:`IMAGE` for one made by
         :meth:`Store.join`; :data:`OTHER` for anything this project never
         makes, such as a symlink.
@@ -48,15 +49,33 @@ class ObjectInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of an image: a whole plain object.
+    """A part of an image: a plain object, or a range of one.
 
-    :param size: in bytes, as it must be in the store.
+    :param size: of the object, in bytes, as it must be in the store.
     :param etag: likewise.
+    :param start: of the range that is in the image, in bytes.
+    :param length: of the range; None: up to the end.
     """
 
     name: str
     size: int
     etag: str
+    start: int = 0
+    length: int | None = None
+
+    @property
+    def used(self) -> int:
+        """Bytes of it that are in the image."""
+        return self.size - self.start if self.length is None else self.length
+
+    @property
+    def whole(self) -> bool:
+        return self.used == self.size
+
+    @property
+    def range(self) -> str:
+        """First and last byte, as in HTTP."""
+        return f'{self.start}-{self.start + self.used - 1}'
 
 
 class Store(abc.ABC):
@@ -149,10 +168,11 @@ class Store(abc.ABC):
         """Make one object that reads as its segments in order: an image.
 
         The store itself checks that each segment is there with this size and
-        etag. There may be many thousands. Nothing is copied: the image lives
-        as long as all its segments.
+        etag. There may be many thousands, and several of one object. Nothing
+        is copied: the image lives as long as all its segments.
 
-        :raises InvalidValue: no segments, or an empty one.
+        :raises InvalidValue: no segments, or one that is empty or reaches
+            beyond its object.
         :raises ObjectMissing: a segment is missing.
         :raises ObjectMismatch: a segment is another.
         """
@@ -181,11 +201,19 @@ def image_info(name: str, segments: typing.Sequence[Segment]) -> ObjectInfo:
         raise errors.InvalidValue('segments', '[]', 'there are none')
     for segment in segments:
         layout.validate_name(segment.name)
-        if segment.size < 1:
+        if segment.used < 1:
             raise errors.InvalidValue('segment', segment.name, 'it is empty')
-    etags = ''.join(segment.etag for segment in segments)
+        if segment.start < 0 or segment.start + segment.used > segment.size:
+            raise errors.InvalidValue(
+                'segment', segment.name,
+                f'bytes {segment.range} are not within its {segment.size} '
+                'bytes')
+    # As Swift does it.
+    etags = ''.join(
+        segment.etag if segment.whole else f'{segment.etag}:{segment.range};'
+        for segment in segments)
     return ObjectInfo(
-        name, sum(segment.size for segment in segments),
+        name, sum(segment.used for segment in segments),
         md5(etags.encode()), IMAGE)
 
 

@@ -79,7 +79,8 @@ class DirectoryStore(base.Store):
                 data = self._path(segment.name).read_bytes()
                 if _etag(data) != segment.etag:
                     raise _changed('get', segment.name)
-                found.append(data)
+                found.append(
+                    data[segment.start:segment.start + segment.used])
             return b''.join(found)
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
@@ -90,13 +91,14 @@ class DirectoryStore(base.Store):
             found = []
             for segment in self._parts(info):
                 start = max(offset, 0)
-                end = min(offset + length, segment.size)
+                end = min(offset + length, segment.used)
                 if start < end:
                     if info.kind == base.IMAGE:
                         self._check(segment, 'get_range')
                     found.append(_read_range(
-                        self._path(segment.name), start, end - start))
-                offset -= segment.size
+                        self._path(segment.name), segment.start + start,
+                        end - start))
+                offset -= segment.used
         data = b''.join(found)
         if len(data) != length:
             raise _changed('get_range', name)
@@ -109,10 +111,14 @@ class DirectoryStore(base.Store):
             for segment in self._parts(info):
                 self._check(segment, 'iter_bytes')
                 hash = self.new_hash()
+                # Only a whole object has an etag, so all of it is read.
+                start, end = segment.start, segment.start + segment.used
                 with open(self._path(segment.name), 'rb') as f:
                     while chunk := f.read(chunk_size):
                         hash.update(chunk)
-                        yield chunk
+                        if wanted := chunk[max(start, 0):max(end, 0)]:
+                            yield wanted
+                        start, end = start - len(chunk), end - len(chunk)
                 if hash.hexdigest() != segment.etag:
                     raise _changed('iter_bytes', segment.name)
 
@@ -151,8 +157,9 @@ class DirectoryStore(base.Store):
         with self._errors('join', name):
             for segment in segments:
                 self._check(segment, 'join')
-            document = json.dumps(
-                [[each.name, each.size, each.etag] for each in segments])
+            document = json.dumps([
+                [each.name, each.size, each.etag, each.start, each.used]
+                for each in segments])
             self._write(_segments_path(path), document.encode())
             _unlink(path)
         return info
@@ -170,7 +177,11 @@ class DirectoryStore(base.Store):
         path = self._path(name)
         segments = self._segments(name)
         if segments is not None:
-            return base.image_info(name, segments)
+            try:
+                return base.image_info(name, segments)
+            except (errors.InvalidValue, errors.InvalidName, TypeError,
+                    AttributeError):
+                raise _damaged(name) from None
         try:
             with open(path, 'rb') as f:
                 size = os.fstat(f.fileno()).st_size
@@ -189,8 +200,7 @@ class DirectoryStore(base.Store):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, TypeError):
-            raise errors.ObjectMismatch(
-                'read', name, 'the list of its segments is damaged') from None
+            raise _damaged(name) from None
 
     def _parts(self, info: base.ObjectInfo
                ) -> typing.Sequence[base.Segment]:
@@ -283,6 +293,11 @@ def _no_directory(operation: str, path: pathlib.Path
 def _changed(operation: str, name: str) -> errors.ObjectMismatch:
     return errors.ObjectMismatch(
         operation, name, 'its bytes are not those that were stored')
+
+
+def _damaged(name: str) -> errors.ObjectMismatch:
+    return errors.ObjectMismatch(
+        'read', name, 'the list of its segments is damaged')
 
 
 def _segments_path(path: pathlib.Path) -> pathlib.Path:

@@ -92,7 +92,9 @@ class MemoryStore(base.Store):
         value = self._objects[name]
         if isinstance(value, bytes):
             return [value]
+        found = []
         for segment in value:
             base.check_segment(segment, self._stat(operation, segment.name))
-        return [typing.cast(bytes, self._objects[segment.name])
-                for segment in value]
+            data = typing.cast(bytes, self._objects[segment.name])
+            found.append(data[segment.start:segment.start + segment.used])
+        return found

@@ -214,6 +214,7 @@ class SwiftStore(base.Store):
         manifest = json.dumps([
             {'path': f'/{self._container.name}/{segment.name}',
              'etag': segment.etag, 'size_bytes': segment.size}
+            | ({} if segment.whole else {'range': segment.range})
             for segment in segments])
         # With many segments the answer takes long. The heartbeat keeps the
         # connection alive; the true status is then in the body.

@@ -31,12 +31,29 @@ def etag_of(store: base.Store, data: base.Data) -> str:
     return buffers.hexdigest(store.new_hash(), data)
 
 
-def segment(info: base.ObjectInfo) -> base.Segment:
-    return base.Segment(info.name, info.size, info.etag)
+def segment(info: base.ObjectInfo, start: int = 0,
+            length: int | None = None) -> base.Segment:
+    return base.Segment(info.name, info.size, info.etag, start, length)
 
 
 def names(infos: typing.Iterable[base.ObjectInfo]) -> list[str]:
     return [info.name for info in infos]
+
+
+def many_ranges(store: base.Store, count: int = 1500
+                ) -> tuple[list[base.Segment], bytes]:
+    """Put some objects: give parts of them, many, and what these join to."""
+    parts = [bytes(range(65 + n, 65 + 2 * n + 1)) for n in range(7)]
+    infos = [store.put(f'p/{n}', part) for n, part in enumerate(parts)]
+    segments, data = [], []
+    for n in range(count):
+        part = parts[n % 7]
+        start, end = sorted((n // 7 % len(part), n // 3 % len(part)))
+        segments.append(segment(infos[n % 7], start, end + 1 - start))
+        data.append(part[start:end + 1])
+    assert any(not each.whole for each in segments)
+    assert any(each.whole for each in segments)
+    return segments, b''.join(data)
 
 
 class ReadContract:
@@ -255,6 +272,98 @@ class StoreContract(ReadContract, WriteContract):
                 b'01234567'[start:end])
         with pytest.raises(errors.ObjectMismatch):
             store.get_range('image', 7, 2)
+
+    @pytest.mark.parametrize('ranges, data', [
+        ([(0, 3)], b'012'),
+        ([(7, 3)], b'789'),
+        ([(7, None)], b'789'),
+        ([(4, 1)], b'4'),
+        ([(0, 10)], b'0123456789'),
+        ([(3, 5), (0, 2), (3, 5), (9, 1), (2, 6)], b'3456701345679234567'),
+        ([(0, 5), (5, 5)], b'0123456789'),
+        ([(5, None), (0, None)], b'567890123456789'),
+    ], ids=str)
+    def test_an_image_of_ranges(self, store, ranges, data):
+        ends = store.put('p/ends', b'<>')
+        info = store.put('p/1', b'0123456789')
+        wanted = [segment(ends, 0, 1),
+                  *(segment(info, *each) for each in ranges),
+                  segment(ends, 1, 1)]
+        data = b'<%s>' % data
+        image = store.join('image', wanted)
+        assert (image.kind, image.size) == (base.IMAGE, len(data))
+        etags = [f'{ends.etag}:0-0;']
+        for start, length in ranges:
+            last = start + (10 - start if length is None else length) - 1
+            etags.append(info.etag if (start, last) == (0, 9)
+                         else f'{info.etag}:{start}-{last};')
+        etags.append(f'{ends.etag}:1-1;')
+        assert image.etag == md5(''.join(etags).encode())
+        assert store.stat('image') == image
+        assert list(store.list('image')) == [image]
+        assert store.get('image', len(data)) == data
+        with pytest.raises(errors.ObjectTooLarge):
+            store.get('image', len(data) - 1)
+        for chunk_size in (1, 4, 100):
+            pieces = list(store.iter_bytes('image', chunk_size))
+            assert b''.join(pieces) == data
+            assert max(map(len, pieces)) <= chunk_size
+        for offset in range(len(data)):
+            for length in {1, 4, len(data) - offset}:
+                if offset + length <= len(data):
+                    assert store.get_range('image', offset, length) == (
+                        data[offset:offset + length])
+        with pytest.raises(errors.ObjectMismatch):
+            store.get_range('image', len(data) - 1, 2)
+
+    def test_ranges_of_large_objects(self, store):
+        parts = [os.urandom(2 * MiB + 7 * n) for n in range(3)]
+        infos = [store.put(f'p/{n}', part) for n, part in enumerate(parts)]
+        image = store.join('image', [
+            segment(infos[0], MiB - 5, MiB), segment(infos[1]),
+            segment(infos[2], 64 * KiB, 3)])
+        data = (parts[0][MiB - 5:2 * MiB - 5] + parts[1]
+                + parts[2][64 * KiB:64 * KiB + 3])
+        assert image.size == len(data)
+        assert b''.join(store.iter_bytes('image')) == data
+        assert store.get('image', len(data)) == data
+        assert store.get_range('image', MiB - 9, MiB) == (
+            data[MiB - 9:2 * MiB - 9])
+
+    @pytest.mark.parametrize('start, length', [
+        (0, 0), (4, 0), (0, 5), (3, 2), (4, None), (4, 1), (9, 1),
+        (-1, 2), (-1, None), (0, -1), (3, -2), (2**40, 1)], ids=str)
+    def test_join_refuses_impossible_ranges(self, store, start, length):
+        one = store.put('p/1', b'0123')
+        with pytest.raises(errors.InvalidValue) as caught:
+            store.join('image', [segment(one), segment(one, start, length)])
+        assert 'p/1' in str(caught.value)
+        with pytest.raises(errors.ObjectMissing):
+            store.stat('image')
+
+    def test_join_refuses_a_range_of_an_object_that_is_shorter(self, store):
+        one = store.put('p/1', b'0123')
+        with pytest.raises(errors.ObjectMismatch) as caught:
+            store.join('image', [base.Segment('p/1', 9, one.etag, 5, 2)])
+        assert caught.value.name == 'p/1'
+
+    def test_join_refuses_a_range_of_what_is_missing(self, store):
+        one = store.put('p/1', b'0123')
+        with pytest.raises(errors.ObjectMissing) as caught:
+            store.join('image', [base.Segment('p/2', 4, one.etag, 1, 2)])
+        assert caught.value.name == 'p/2'
+
+    def test_a_range_never_reads_as_what_its_object_became(self, store):
+        one = store.put('p/1', b'0123')
+        store.join('image', [segment(one, 1, 2)])
+        # The range itself is as it was.
+        store.put('p/1', b'x12x')
+        with pytest.raises(errors.StoreError):
+            store.get('image', 2)
+        with pytest.raises(errors.StoreError):
+            b''.join(store.iter_bytes('image'))
+        with pytest.raises(errors.StoreError):
+            store.get_range('image', 0, 1)
 
     def test_get_counts_an_image_as_a_whole(self, store):
         one = store.put('p/1', b'0123')

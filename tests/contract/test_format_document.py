@@ -15,6 +15,7 @@ from ironic_snapshot_core.manifest import Manifest
 from ironic_snapshot_core.manifest import NodeRecord
 from ironic_snapshot_core.store.directory import DirectoryStore
 from ironic_snapshot_core.units import KiB, MiB
+from tests import handmade
 from tests.contract import node_disk
 
 READER = (pathlib.Path(__file__).parents[2]
@@ -38,12 +39,36 @@ def test_reader_of_the_documentation(tmp_path):
     name = layout.manifest_name(lineage, snapshot)
     store.put(name, Manifest.from_report(
         report, lineage=lineage, sequence=1, name='x', description='',
-        parent=None, full_reason=None, project=None, consistency='clean',
+        project=None, consistency='clean',
         node=NodeRecord(lineage.node, None, None),
         image=ImageRecord(layout.image_name(lineage, snapshot), MiB),
         started_at='2026-01-01T00:00:00Z',
         created_at='2026-01-01T00:00:01Z').to_bytes(None))
+    assert read(repository, name, tmp_path) == disk.read_bytes()
+
+
+def test_it_reads_snapshots_that_are_made_of_several_attempts(tmp_path):
+    repository = tmp_path / 'repository'
+    repository.mkdir()
+    history = handmade.History(DirectoryStore(repository), clusters=3)
+    made = None
+    for number in range(3):
+        disk = tmp_path / 'disk.raw'
+        node_disk.fill(disk, seed=number // 2)
+        data = bytearray(disk.read_bytes())
+        data[number * MiB:number * MiB + 7] = b'changed'
+        lineage = layout.Lineage(str(uuid.uuid4()), str(uuid.uuid4()))
+        made = history.capture(
+            bytes(data), made, [(made.packs[0].attempt, made.packs[0].name)]
+            if made else [], lineage)
+        name = layout.manifest_name(lineage, made.id)
+        assert read(repository, name, tmp_path) == data
+    assert len(made.attempts) == 3
+    assert any(each.spare for each in made.packs)
+
+
+def read(repository, name, tmp_path):
     output = tmp_path / 'output.raw'
     subprocess.run([sys.executable, READER, repository, name, output],
                    check=True)
-    assert output.read_bytes() == disk.read_bytes()
+    return output.read_bytes()

@@ -9,14 +9,18 @@ import random
 import shutil
 import subprocess
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from ironic_snapshot_core import codec
 from ironic_snapshot_core import digest
 from ironic_snapshot_core import pack
 from ironic_snapshot_core import qcow2
 from ironic_snapshot_core.store import base
+from ironic_snapshot_core.store import memory
 from ironic_snapshot_core.units import KiB, MiB
+from tests import handmade
 
 CLUSTER_SIZES = (64 * KiB, 256 * KiB, 1 * MiB, 2 * MiB)
 
@@ -288,6 +292,109 @@ def test_an_image_of_more_than_a_thousand_packs_in_swift(
     (tmp_path / 'raw').write_bytes(disk)
     qemu_img('compare', '-f', 'raw', '-F', 'qcow2',
              tmp_path / 'raw', path)
+
+
+def compose(store, seed, generations, cluster_size):
+    """Take snapshots of a disk that changes, grows and shrinks.
+
+    :returns: the last one, and the disk then.
+    """
+    source = random.Random(seed)
+    history = handmade.History(
+        store, cluster_size, source.choice(['zstd', 'zlib', 'none']),
+        clusters=source.randrange(1, 9))
+    contents = [bytes(cluster_size)]
+    for n in range(1, 30):
+        contents.append(
+            source.randbytes(cluster_size) if n % 3 == 0
+            else (source.randbytes(source.randrange(1, 900))
+                  * cluster_size)[:cluster_size] if n % 3 == 1
+            else source.randbytes(cluster_size - source.randrange(1, 5000)
+                                  ).ljust(cluster_size, b'\0'))
+    disk = [source.choice(contents) for _ in range(30)]
+    made = None
+    for _ in range(generations):
+        for _ in range(source.randrange(8)):
+            disk[source.randrange(len(disk))] = source.choice(contents)
+        if source.random() < 0.3:
+            disk = disk[:source.randrange(1, len(disk) + 1)]
+        if source.random() < 0.3:
+            disk += source.choices(contents, k=source.randrange(9))
+        again = [(each.attempt, each.name) for each in made.packs
+                 if source.random() < 0.1] if made else []
+        size = len(disk) * cluster_size - source.choice([0, 512, 7 * 512])
+        made = history.capture(b''.join(disk)[:size], made, again)
+    return made, b''.join(disk)[:size]
+
+
+def judge_composed(store, made, disk, tmp_path):
+    """Have qemu-img look at the image as the store gives it."""
+    path, raw = tmp_path / 'disk.qcow2', tmp_path / 'disk.raw'
+    path.write_bytes(store.get(made.image.name, 256 * MiB))
+    raw.write_bytes(disk)
+    assert path.stat().st_size == made.image.size
+    found = json.loads(qemu_img(
+        'check', '-f', 'qcow2', '--output', 'json', path))
+    assert found['check-errors'] == 0
+    assert not found.keys() & {'corruptions', 'leaks'}, found
+    qemu_img('convert', '-f', 'qcow2', '-O', 'raw', path, tmp_path / 'back')
+    assert (tmp_path / 'back').read_bytes() == disk
+    qemu_img('compare', '-f', 'raw', '-F', 'qcow2', raw, path)
+    judge_writing(path)
+
+
+def compose_three(store):
+    """Take three snapshots, the last one of packs of each.
+
+    These are trimmed at either end, and guest clusters share some of what
+    is in them.
+
+    :returns: (manifest, disk) of each.
+    """
+    c = 64 * KiB
+    history = handmade.History(store, clusters=6)
+    source = random.Random(3)
+    raw = [source.randbytes(c) for _ in range(12)]
+    compressed = [(b'%d lines\n' % n * c)[:c] for n in range(12)]
+    disks = [b''.join(parts) for parts in (
+        raw[:6] + compressed[:6],
+        [*raw[1:4], *raw[6:9], bytes(c), *compressed[2:9]],
+        [raw[2], raw[2], raw[7], compressed[3], compressed[3], raw[9],
+         raw[7], bytes(c), compressed[10], compressed[7], compressed[3]])]
+    found = []
+    for disk in disks:
+        found.append((history.capture(
+            disk, found[-1][0] if found else None), disk))
+    third = found[-1][0]
+    assert len(third.attempts) == 3
+    assert any(each.start for each in third.packs)
+    assert any(each.start + each.length < each.size for each in third.packs)
+    return found
+
+
+def test_packs_of_three_attempts(tmp_path):
+    store = memory.MemoryStore()
+    for made, disk in compose_three(store):
+        judge_composed(store, made, disk, tmp_path)
+
+
+def test_packs_of_three_attempts_in_swift(container, tmp_path):
+    store = container.store()
+    for made, disk in compose_three(store):
+        judge_composed(store, made, disk, tmp_path)
+
+
+@hypothesis.settings(
+    max_examples=8,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    seed=st.integers(0, 2**32), generations=st.integers(2, 6),
+    cluster_size=st.sampled_from([64 * KiB, 64 * KiB, 128 * KiB, 256 * KiB]))
+def test_images_composed_of_several_attempts(
+        tmp_path, seed, generations, cluster_size):
+    store = memory.MemoryStore()
+    made, disk = compose(store, seed, generations, cluster_size)
+    judge_composed(store, made, disk, tmp_path)
 
 
 def test_a_placement_on_every_offset_of_a_sector(tmp_path):

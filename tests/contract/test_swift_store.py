@@ -2,6 +2,7 @@
 """What only a real Swift can show."""
 
 import concurrent.futures
+import json
 import os
 import time
 
@@ -21,20 +22,36 @@ from tests.contract import store_contract
 
 def test_an_image_of_more_segments_than_one_manifest_takes(container):
     store = container.store()
-    infos = [store.put(f'p/{n}', bytes([65 + n]) * (n + 1)) for n in range(7)]
-    wanted = [infos[n % 7] for n in range(1100)]
-    image = store.join(
-        'image', [store_contract.segment(info) for info in wanted])
-    data = b''.join(bytes([65 + n % 7]) * (n % 7 + 1) for n in range(1100))
+    wanted, data = store_contract.many_ranges(store)
+    image = store.join('image', wanted)
     assert image.size == len(data)
     assert store.stat('image') == image
     assert store.get('image', len(data)) == data
-    # Across the border between two inner manifests.
-    middle = sum(info.size for info in wanted[:1000])
+    assert b''.join(store.iter_bytes('image', 100)) == data
+    # Across the border between two inner manifests, which count the bytes
+    # that are in the image.
+    middle = sum(each.used for each in wanted[:1000])
     assert store.get_range('image', middle - 20, 40) == (
         data[middle - 20:middle + 20])
     inner = [f'image.segments/{n:06d}' for n in (1, 2)]
     assert store_contract.names(store.list('image')) == ['image', *inner]
+    for name, part in zip(inner, (wanted[:1000], wanted[1000:]),
+                          strict=True):
+        assert store.stat(name) == base.image_info(name, part)
+
+
+def test_the_etag_of_ranges_is_what_swift_makes_of_them(container):
+    store = container.store()
+    info = store.put('p', b'0123456789')
+    segments = [store_contract.segment(info, *each)
+                for each in ((0, 10), (0, 9), (1, None), (9, 1))]
+    answer = container.request(
+        'PUT', 'other?multipart-manifest=put', data=json.dumps([
+            {'path': f'/{container.url.rsplit("/", 1)[1]}/p',
+             'range': each.range} for each in segments]))
+    assert answer.headers['Etag'].strip('"') == (
+        base.image_info('other', segments).etag)
+    assert store.stat('other') == base.image_info('other', segments)
 
 
 def test_several_buffers_are_sent_at_the_pace(container):

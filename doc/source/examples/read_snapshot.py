@@ -78,25 +78,38 @@ def read_map(data):
         slot += run
 
 
+def read_object(path, record):
+    """The bytes of an object that the manifest tells of."""
+    data = path.read_bytes()
+    if blake3.blake3(data).hexdigest() != record['digest']:
+        raise ValueError(f'{path} is damaged')
+    return data
+
+
 def main(repository, manifest_name, output):
     repository = pathlib.Path(repository)
     manifest = json.loads((repository / manifest_name).read_text())
     if manifest['version'] != 1 or manifest['features']:
         raise ValueError('written by a newer release')
-    lineage = manifest['lineage']
-    attempts = (repository / 'v1' / lineage['node'] / lineage['generation']
-                / 'attempts')
+
+    def folder(lineage, attempt):
+        return (repository / 'v1' / lineage['node'] / lineage['generation']
+                / 'attempts' / attempt)
+
+    attempts = {}
+    for each in manifest['attempts']:
+        path = folder(each['lineage'], each['id'])
+        attempts[each['id']] = path, read_index(
+            read_object(path / 'index', each['index']))
+    own = folder(manifest['lineage'], manifest['id'])
     size, cluster_size = manifest['disk']['size'], manifest['cluster_size']
-    indexes = {}
     with open(output, 'wb') as disk:
         disk.truncate(size)
         for cluster, (attempt, slot) in read_map(
-                (attempts / manifest['id'] / 'map').read_bytes()):
-            folder = attempts / attempt
-            if attempt not in indexes:
-                indexes[attempt] = read_index((folder / 'index').read_bytes())
-            number, offset, length, raw, digest = indexes[attempt][slot]
-            with open(folder / f'pack-{number:06d}', 'rb') as pack:
+                read_object(own / 'map', manifest['map'])):
+            path, slots = attempts[attempt]
+            number, offset, length, raw, digest = slots[slot]
+            with open(path / f'pack-{number:06d}', 'rb') as pack:
                 pack.seek(offset)
                 data = pack.read(length)
             if not raw:   # this reader knows zstd only

@@ -142,8 +142,14 @@ def test_clusters_out_of_order_are_refused():
         builder.build()
 
 
-def test_every_flipped_bit_is_found():
-    data = cluster_map.encode(EXAMPLE)
+@pytest.mark.parametrize('example', [
+    EXAMPLE, ClusterMap(20 * C, C, (), []),
+    # Each cluster from another attempt than the one before.
+    ClusterMap(20 * C, C, ATTEMPTS, [
+        MapExtent(n, 1, n % len(ATTEMPTS), 2**31 - n) for n in range(20)]),
+], ids=['two attempts', 'nothing', 'many'])
+def test_every_flipped_bit_is_found(example):
+    data = cluster_map.encode(example)
     for position in range(len(data) * 8):
         changed = bytearray(data)
         changed[position // 8] ^= 1 << position % 8

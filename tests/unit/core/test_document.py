@@ -54,6 +54,16 @@ def test_what_is_encoded_comes_back(key):
     assert document.encode(decode(data, key), key) == data
 
 
+@pytest.mark.parametrize('key', [None, KEY])
+def test_what_is_verified_already_needs_no_key(key):
+    data = document.encode(EXAMPLE, key)
+    assert document.decode(Outer, data, 'thing', verified=True) == EXAMPLE
+    # Its form is looked at nevertheless.
+    for wrong in (data + b' ', data.replace(b'"number"', b'"no"')):
+        with pytest.raises(errors.Corrupted):
+            document.decode(Outer, wrong, 'thing', verified=True)
+
+
 @given(st.builds(
     Outer, st.text(), st.integers(-2**63 + 1, 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False), st.booleans(),

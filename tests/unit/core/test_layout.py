@@ -50,6 +50,30 @@ def test_the_agents_names_and_the_conductors_are_apart():
         assert not name.startswith(agents)
 
 
+@pytest.mark.parametrize('name, folder, rest', [
+    (layout.manifest_name(LINEAGE, SNAPSHOT), 'snapshots', 'manifest'),
+    (layout.image_name(LINEAGE, SNAPSHOT), 'snapshots', 'disk.qcow2'),
+    (layout.image_name(LINEAGE, SNAPSHOT) + '.segments/000001', 'snapshots',
+     'disk.qcow2.segments/000001'),
+    (layout.lease_name(LINEAGE, SNAPSHOT), 'leases', ''),
+    (layout.attempt_prefix(LINEAGE, SNAPSHOT) + 'a/b', 'attempts', 'a/b')])
+def test_a_name_tells_whose_object_it_is(name, folder, rest):
+    assert layout.parse(name) == layout.Place(
+        LINEAGE, folder, SNAPSHOT, rest)
+
+
+@pytest.mark.parametrize('name', [
+    layout.CONDEMNED, 'v1', '', f'v2/{NODE}/{GENERATION}/leases/{SNAPSHOT}',
+    f'v1/{NODE}/{GENERATION}/leases/{SNAPSHOT}/x',
+    f'v1/{NODE}/{GENERATION}/attempts/{SNAPSHOT}',
+    f'v1/{NODE}/{GENERATION}/other/{SNAPSHOT}/x',
+    f'v1/x/{GENERATION}/leases/{SNAPSHOT}',
+    f'v1/{NODE}/{GENERATION}/leases/x'])
+def test_what_is_in_no_lineage(name):
+    with pytest.raises(errors.InvalidName):
+        layout.parse(name)
+
+
 def test_a_manifests_name_tells_whose_it_is():
     assert layout.parse_manifest_name(
         layout.manifest_name(LINEAGE, SNAPSHOT)) == (LINEAGE, SNAPSHOT)

@@ -2,10 +2,13 @@
 """Reading a snapshot back."""
 
 import dataclasses
+import itertools
 import random
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ironic_snapshot_core import cluster_map
 from ironic_snapshot_core import codec
@@ -18,11 +21,14 @@ from ironic_snapshot_core import pack
 from ironic_snapshot_core import snapshot_reader
 from ironic_snapshot_core.store import memory
 from ironic_snapshot_core.units import KiB, MiB
+from tests import handmade
+from tests.handmade import LINEAGE
 
 ID = 'aaaaaaaa-0000-4000-8000-000000000001'
 OTHER = 'dddddddd-0000-4000-8000-000000000004'
-LINEAGE = layout.Lineage('bbbbbbbb-0000-4000-8000-000000000002',
-                         'cccccccc-0000-4000-8000-000000000003')
+THIRD = 'eeeeeeee-0000-4000-8000-000000000005'
+ELSEWHERE = layout.Lineage('ffffffff-0000-4000-8000-000000000006',
+                           'ffffffff-0000-4000-8000-000000000007')
 PREFIX = layout.attempt_prefix(LINEAGE, ID)
 C = 64 * KiB
 ZSTD = codec.get_codec('zstd')
@@ -49,60 +55,22 @@ def noise(number):
     return random.Random(number).randbytes(C)
 
 
-def lay_out(contents):
-    """Make a pack as the format says: raw clusters first."""
-    blobs = [(ZSTD.compress(each), each) for each in contents]
-    raw = [(each, each) for blob, each in blobs if blob is None]
-    compressed = [(blob, each) for blob, each in blobs if blob is not None]
-    entries = [
-        pack.PackEntry(DIGEST.digest(each), len(blob), blob is not each)
-        for blob, each in raw + compressed]
-    data = b''.join(blob for blob, _ in raw + compressed)
-    return data + bytes(-len(data) % C), entries
-
-
 def record(store, name, data):
-    info = store.put(PREFIX + name, data)
-    return manifest.ObjectRecord(
-        len(data), info.etag, DIGEST.digest(data).hex())
+    return handmade.put(store, PREFIX + name, data)
 
 
-def store_snapshot(store, packs, disk_size, places, attempt=ID):
-    """Store a snapshot by hand.
+def store_snapshot(store, packs, disk_size, places):
+    """Store a full snapshot.
 
     :param packs: for each the contents in it.
     :param places: (cluster, slot) of the disk.
     :returns: its manifest.
     """
-    records, index_packs = [], []
-    for number, contents in enumerate(packs, 1):
-        data, entries = lay_out(contents)
-        name = layout.pack_name(number)
-        info = store.put(PREFIX + name, data)
-        records.append(manifest.PackRecord(
-            ID, name, len(data), info.etag, len(entries),
-            sum(each.length for each in entries)))
-        index_packs.append(index.IndexPack.of(name, entries))
-    builder = cluster_map.MapBuilder(disk_size, C)
-    for cluster, slot in places:
-        builder.add(cluster, attempt, slot)
-    report = manifest.CaptureReport(
-        snapshot=ID,
-        disk=manifest.Disk(disk_size, 512, 512, '', '', '', '', 'disk'),
-        cluster_size=C, codec='zstd', codec_level=1, digest=DIGEST.id,
-        packs=tuple(records),
-        index=record(store, layout.INDEX, index.encode(index.Index(
-            ID, C, 'zstd', DIGEST.id, tuple(index_packs)))),
-        map=record(store, layout.MAP, cluster_map.encode(builder.build())),
-        head=record(store, layout.HEAD, bytes(C)),
-        totals=manifest.Totals(disk_size, 0, 0, 0, 0, 0, 0, 0),
-        regions=(), unreadable=(), timings={}, software={})
-    return manifest.Manifest.from_report(
-        report, name='n', description='', lineage=LINEAGE, sequence=1,
-        parent=None, full_reason='', node=manifest.NodeRecord('', None, None),
-        project=None, consistency='offline',
-        started_at='2026-01-31T12:00:00Z', created_at='2026-01-31T12:00:00Z',
-        image=manifest.ImageRecord('image', 1))
+    attempt = handmade.store_attempt(store, ID, packs)
+    return handmade.store_snapshot(
+        store, ID, disk_size,
+        {cluster: (attempt, slot) for cluster, slot in places},
+        attempt.packs, [attempt] if attempt.packs else [])
 
 
 def read_all(reader):
@@ -239,8 +207,12 @@ def test_a_map_beyond_its_index_is_refused(store, example):
     """Each is what the manifest names, yet they do not belong together."""
     other = CountingStore()
     store_snapshot(other, [[text(9)]], 9 * C - 512, [(0, 0)])
-    named = dataclasses.replace(example, index=record(
-        store, layout.INDEX, other.get(PREFIX + layout.INDEX, MiB)))
+    attempt = dataclasses.replace(
+        example.attempts[0], index=record(
+            store, layout.INDEX, other.get(PREFIX + layout.INDEX, MiB)))
+    named = dataclasses.replace(
+        example, attempts=(attempt,), packs=(dataclasses.replace(
+            example.packs[0], clusters=1),))
     reader = snapshot_reader.SnapshotReader(store, named)
     with pytest.raises(errors.Corrupted, match='map'):
         read_all(reader)
@@ -256,10 +228,313 @@ def test_a_map_of_another_disk_is_refused(store, example):
         snapshot_reader.SnapshotReader(store, smaller)
 
 
-def test_clusters_of_other_attempts_are_not_guessed(store):
-    found = store_snapshot(store, [[text(1)]], C, [(0, 0)], attempt=OTHER)
-    with pytest.raises(errors.UnsupportedFeature):
-        snapshot_reader.SnapshotReader(store, found)
+@pytest.fixture
+def older(store):
+    """Two packs of an older attempt, of another lineage."""
+    return handmade.store_attempt(
+        store, OTHER, [[noise(11), text(11), text(12)], [noise(12)],
+                       [text(13)]], ELSEWHERE)
+
+
+@pytest.fixture
+def own(store):
+    return handmade.store_attempt(store, ID, [[noise(21), text(21)]])
+
+
+#: Slot 0 of each is raw.
+COMPOSED = {0: text(12), 1: noise(21), 3: text(11), 4: noise(11),
+            5: text(21), 6: text(12), 7: noise(12)}
+
+
+@pytest.fixture
+def composed(store, older, own):
+    """Of two attempts; the older one's third pack is not needed."""
+    return handmade.store_snapshot(
+        store, ID, 8 * C,
+        {0: (older, 2), 1: (own, 0), 3: (older, 1), 4: (older, 0),
+         5: (own, 1), 6: (older, 2), 7: (older, 3)},
+        [older.trimmed(0, [0, 1, 2]), older.trimmed(1, [3]), *own.packs],
+        [older, own], parent=OTHER)
+
+
+def test_clusters_of_several_attempts(store, composed):
+    reader = snapshot_reader.SnapshotReader(store, composed)
+    store.ranges.clear()
+    assert read_all(reader) == COMPOSED
+    # In the order of the image: what is older first.
+    assert [name.rpartition('/')[2] for name, _, _ in store.ranges] == [
+        'pack-000001', 'pack-000002', 'pack-000001']
+    for cluster in range(8):
+        assert reader.read_cluster(cluster) == COMPOSED.get(
+            cluster, bytes(C))
+    assert reader.repaired == []
+
+
+def test_a_disk_that_was_larger_once(store):
+    older = handmade.store_attempt(
+        store, OTHER, [[noise(number) for number in range(20)]])
+    found = handmade.store_snapshot(
+        store, ID, C, {0: (older, 17)}, [older.trimmed(0, [17])], [older],
+        parent=OTHER)
+    assert read_all(snapshot_reader.SnapshotReader(store, found)) == {
+        0: noise(17)}
+
+
+@pytest.mark.parametrize('number', [0, 1])
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    lambda data: data[:-1], lambda data: data + b'x'],
+    ids=['changed', 'cut', 'longer'])
+def test_each_index_must_be_the_one_that_was_committed(
+        store, composed, older, own, number, damage):
+    name = (older, own)[number].prefix + layout.INDEX
+    store.put(name, damage(store.get(name, MiB)))
+    with pytest.raises((errors.Corrupted, errors.ObjectTooLarge),
+                       match=name):
+        snapshot_reader.SnapshotReader(store, composed)
+
+
+def test_an_index_of_another_attempt_is_refused(store, composed, own):
+    """One that the manifest names by size and digest, yet not its own."""
+    data = store.get(own.prefix + layout.INDEX, MiB)
+    swapped = handmade.put(
+        store, composed.attempts[0].lineage.prefix + f'attempts/{OTHER}/index',
+        data)
+    named = dataclasses.replace(composed, attempts=(
+        dataclasses.replace(composed.attempts[0], index=swapped),
+        composed.attempts[1]))
+    with pytest.raises(errors.Corrupted, match='another attempt'):
+        snapshot_reader.SnapshotReader(store, named)
+
+
+@pytest.mark.parametrize('changes', [
+    {'clusters': 2}, {'name': 'pack-000009'}])
+def test_a_pack_that_its_index_does_not_know_is_refused(
+        store, composed, changes):
+    packs = (dataclasses.replace(composed.packs[0], **changes),
+             *composed.packs[1:])
+    with pytest.raises(errors.Corrupted, match='that of the manifest'):
+        snapshot_reader.SnapshotReader(
+            store, dataclasses.replace(composed, packs=packs))
+
+
+def test_a_map_of_an_attempt_that_is_not_listed_is_refused(store, composed):
+    named = dataclasses.replace(
+        composed, packs=composed.packs[2:], attempts=composed.attempts[1:])
+    with pytest.raises(errors.Corrupted, match=OTHER):
+        snapshot_reader.SnapshotReader(store, named)
+
+
+def test_a_map_of_a_pack_that_is_not_listed_is_refused(store, composed):
+    """It is there, and the index knows it."""
+    named = dataclasses.replace(
+        composed, packs=(composed.packs[0], composed.packs[2]))
+    reader = snapshot_reader.SnapshotReader(store, named)
+    with pytest.raises(errors.Corrupted, match='pack-000002'):
+        read_all(reader)
+    with pytest.raises(errors.Corrupted, match='pack-000002'):
+        reader.read_cluster(7)
+    assert reader.read_cluster(6) == COMPOSED[6]
+    assert reader.repaired == []
+
+
+@pytest.fixture
+def second(store):
+    """Second copies of what is in the older attempt's packs, or was."""
+    return handmade.store_attempt(
+        store, THIRD, [[text(12), noise(12), noise(30)], [text(11)]])
+
+
+@pytest.fixture
+def doubled(store, older, own, second, composed):
+    """The same with two spares."""
+    spares = [dataclasses.replace(each, length=0) for each in second.packs]
+    return dataclasses.replace(
+        composed, packs=(spares[0], *composed.packs, spares[1]),
+        attempts=(second.record, *composed.attempts))
+
+
+def damage(store, name, offset=0):
+    data = bytearray(store.get(name, MiB))
+    data[offset] ^= 1
+    store.put(name, data)
+
+
+def both_ways(store, found):
+    """Read it as a whole and cluster by cluster."""
+    for one_by_one in (False, True):
+        reader = snapshot_reader.SnapshotReader(store, found)
+        if one_by_one:
+            read = {cluster: reader.read_cluster(cluster)
+                    for cluster in COMPOSED}
+        else:
+            read = read_all(reader)
+        yield reader, read
+
+
+def test_spares_are_left_alone_while_all_is_well(store, doubled, second):
+    for each in (*second.packs, None):
+        store.delete(second.prefix + (each.name if each else layout.INDEX))
+    for reader, read in both_ways(store, doubled):
+        assert read == COMPOSED
+        assert reader.repaired == []
+
+
+@pytest.mark.parametrize('gone', [False, True])
+def test_what_is_damaged_or_gone_is_read_from_a_spare(
+        store, doubled, older, second, gone):
+    # text(11) and text(12) are copied, noise(12) as well.
+    if gone:
+        store.delete(older.name(1))
+    else:
+        damage(store, older.name(1))
+    for reader, read in both_ways(store, doubled):
+        assert read == COMPOSED
+        assert len(reader.repaired) == 1
+        assert 'cluster 7 of the disk' in reader.repaired[0]
+        assert older.name(1) in reader.repaired[0]
+        assert second.name(0) in reader.repaired[0]
+
+
+def test_only_damaged_clusters_are_read_from_elsewhere(
+        store, doubled, older, second):
+    # In the blob of text(12), behind noise(11) and text(11).
+    at = older.index.lookup(2).offset
+    damage(store, older.name(0), at + 3)
+    reader = snapshot_reader.SnapshotReader(store, doubled)
+    store.ranges.clear()
+    assert read_all(reader) == COMPOSED
+    # It is on the disk twice.
+    assert len(reader.repaired) == 1
+    assert 'cluster 0 of the disk' in reader.repaired[0]
+    assert [name for name, _, _ in store.ranges].count(second.name(0)) == 1
+    assert len(store.ranges) == 4
+
+
+def test_a_pack_that_was_cut_is_read_as_far_as_it_goes(
+        store, doubled, older):
+    """What is behind its end comes from spares, the rest from itself."""
+    data = store.get(older.name(0), MiB)
+    store.put(older.name(0), data[:older.index.lookup(1).offset])
+    for reader, read in both_ways(store, doubled):
+        assert read == COMPOSED
+        assert {each.partition(' of the disk')[0].rpartition(' ')[2]
+                for each in reader.repaired} <= {'0', '3', '6'}
+        assert len(reader.repaired) >= 2
+
+
+def test_without_a_second_copy_the_first_error_is_told(
+        store, doubled, older, own):
+    damage(store, own.name(0))
+    reader = snapshot_reader.SnapshotReader(store, doubled)
+    with pytest.raises(errors.Corrupted, match=own.name(0)):
+        read_all(reader)
+    store.delete(own.name(0))
+    with pytest.raises(errors.ObjectMissing, match=own.name(0)):
+        reader.read_cluster(1)
+    assert reader.repaired == []
+
+
+def test_a_spare_that_is_damaged_too_is_passed_over(
+        store, doubled, older, second):
+    store.delete(older.name(1))
+    # Its first cluster is noise(12).
+    damage(store, second.name(0))
+    reader = snapshot_reader.SnapshotReader(store, doubled)
+    with pytest.raises(errors.ObjectMissing, match=older.name(1)):
+        reader.read_cluster(7)
+    assert reader.repaired == []
+
+
+def test_a_pack_of_the_image_is_as_good_as_a_spare(
+        store, composed, older, own, second):
+    """Without spares; the same content is in two packs."""
+    packs = (composed.packs[0], composed.packs[1],
+             dataclasses.replace(second.packs[0], generations=2),
+             composed.packs[2])
+    found = dataclasses.replace(composed, packs=packs, attempts=(
+        composed.attempts[0], second.record, composed.attempts[1]))
+    damage(store, older.name(1))
+    for reader, read in both_ways(store, found):
+        assert read == COMPOSED
+        assert second.name(0) in reader.repaired[0]
+
+
+def test_spares_whose_index_is_damaged_are_no_help(
+        store, doubled, older, second, caplog):
+    damage(store, second.prefix + layout.INDEX)
+    damage(store, older.name(1))
+    reader = snapshot_reader.SnapshotReader(store, doubled)
+    with pytest.raises(errors.Corrupted, match=older.name(1)):
+        reader.read_cluster(7)
+    assert second.prefix + layout.INDEX in caplog.text
+
+
+def test_a_store_that_is_down_is_no_damage(store, doubled, monkeypatch):
+    reader = snapshot_reader.SnapshotReader(store, doubled)
+
+    def fail(name, offset, length):
+        raise errors.StoreUnavailable('get_range', name, 'no answer')
+
+    monkeypatch.setattr(store, 'get_range', fail)
+    for call in (lambda: read_all(reader), lambda: reader.read_cluster(0)):
+        with pytest.raises(errors.StoreUnavailable):
+            call()
+    assert reader.repaired == []
+
+
+def flat(disk):
+    return b''.join(disk)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1,
+                max_size=5), st.data())
+def test_each_of_a_line_of_snapshots_is_its_own_disk(disks, data):
+    """Disks that grow and shrink, with second copies at times."""
+    store = memory.MemoryStore()
+    history = handmade.History(store, clusters=3)
+    contents = [bytes(C), *(text(n) for n in range(5)),
+                *(noise(n) for n in range(4))]
+    made, parent = [], None
+    for numbers in disks:
+        disk = flat(contents[n] for n in numbers) or bytes(C)
+        again = [
+            (each.attempt, each.name) for each in parent.packs
+            if not each.spare and data.draw(st.booleans())
+        ] if parent else []
+        parent = history.capture(disk, parent, again)
+        made.append((parent, disk))
+    for found, disk in made:
+        again = manifest.Manifest.from_bytes(found.to_bytes(None), None)
+        reader = snapshot_reader.SnapshotReader(store, again)
+        read = read_all(reader)
+        assert flat(read.get(n, bytes(C))
+                    for n in range(len(disk) // C)) == disk
+        assert reader.repaired == []
+
+
+def test_every_pack_stored_again_may_be_lost(store):
+    history = handmade.History(store, clusters=2)
+    disk = flat(text(n) if n % 2 else noise(n) for n in range(9))
+    first = history.capture(disk)
+    second = history.capture(
+        disk, first, [(each.attempt, each.name) for each in first.packs])
+    assert [each.spare for each in second.packs] == [True] * 5 + [False] * 5
+    own, older = (layout.attempt_prefix(LINEAGE, each.id)
+                  for each in (second, first))
+    # Of each two, one or the other.
+    for lost in itertools.product([own, older], repeat=5):
+        kept = {}
+        for prefix, number in zip(lost, range(1, 6), strict=True):
+            name = prefix + layout.pack_name(number)
+            kept[name] = store.get(name, MiB)
+            store.delete(name)
+        reader = snapshot_reader.SnapshotReader(store, second)
+        read = read_all(reader)
+        assert flat(read[n] for n in range(9)) == disk
+        assert bool(reader.repaired) == (own in lost)
+        for name, data in kept.items():
+            store.put(name, data)
 
 
 def test_memory_is_flat(store):
@@ -274,9 +549,13 @@ def test_memory_is_flat(store):
     # The worst map: no two neighbours.
     for cluster in range(count):
         builder.add(cluster, ID, count - 1 - cluster)
+    attempt = dataclasses.replace(
+        example.attempts[0],
+        index=record(store, layout.INDEX, index.encode(made)))
     example = dataclasses.replace(
-        example,
-        index=record(store, layout.INDEX, index.encode(made)),
+        example, attempts=(attempt,), packs=(dataclasses.replace(
+            example.packs[0], clusters=count, size=count * C,
+            length=count * C),),
         map=record(store, layout.MAP, cluster_map.encode(builder.build())))
     del builder, made
     tracemalloc.start()

@@ -40,7 +40,24 @@ def open_part(
     if node is not None:
         yield node
         return
-    node = _attach(area, path)
+    with loop_device(
+            path, area.start, area.length,
+            area.disk.logical_sector_size) as node:
+        yield node
+
+
+@contextlib.contextmanager
+def loop_device(
+    path: str, start: int, length: int, sector_size: int = _SYS_SECTOR
+) -> collections.abc.Iterator[str]:
+    """Give a device over a part of a file, gone afterwards; only to read.
+
+    :param path: of the file or device.
+    :param start: in bytes.
+    :param length: in bytes.
+    :raises Doubt: there is no loop device to be had.
+    """
+    node = _attach(path, start, length, sector_size)
     try:
         yield node
     finally:
@@ -81,12 +98,12 @@ def partition_node(path: str, start: int, length: int) -> str | None:
 # Private
 
 
-def _attach(area: part.Part, path: str) -> str:
+def _attach(path: str, start: int, length: int, sector_size: int) -> str:
     arguments = [
         'losetup', '--find', '--show', '--read-only',
-        '--offset', str(area.start), '--sizelimit', str(area.length)]
-    if area.disk.logical_sector_size != _SYS_SECTOR:
-        arguments += ['--sector-size', str(area.disk.logical_sector_size)]
+        '--offset', str(start), '--sizelimit', str(length)]
+    if sector_size != _SYS_SECTOR:
+        arguments += ['--sector-size', str(sector_size)]
     for _ in range(_TRIES):
         answer = tool.run(*arguments, path, watch=_no_watch)
         node = answer.text.strip()

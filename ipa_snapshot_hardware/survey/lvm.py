@@ -66,32 +66,8 @@ _HIDDEN = 'hidden'
 _NAME = re.compile(r'[A-Za-z0-9_.+-]{1,128}')
 
 
-def survey_lvm(
-    disk: base.Disk, start: int, length: int, look_at: LookAt
-) -> look.Look:
-    """Look at a physical volume.
-
-    :param start: of the volume, in bytes from the start of the disk.
-    :param length: of the volume, in bytes.
-    :param look_at: looks at a part of the disk as at a partition.
-    :returns: what the group has allocated.
-    :raises Doubt: ``lvm: ...``.
-    :raises DiskReadError: when the description cannot be read.
-    """
-    try:
-        volume = lvm_area.read_label(disk, start, length)
-        text = lvm_area.read_text(disk, start, length, volume)
-        group = _read_group(lvm_text.parse(text), volume, length)
-    except look.Doubt as doubt:
-        raise look.Doubt(f'lvm: {doubt.reason}') from None
-    return _look_through(disk, start, length, group, look_at)
-
-
-# Private
-
-
 @dataclasses.dataclass(slots=True)
-class _Volume:
+class Volume:
     """A logical volume, or what another is made of.
 
     :param pieces: where it is, (first, count) in extents of the device.
@@ -104,23 +80,100 @@ class _Volume:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """A volume group on one device.
 
-    :param data_start: where the extents begin, in bytes.
+    :param device: what the group calls its device.
+    :param data_start: where the extents begin, in bytes from the start of
+        the physical volume.
     :param extent_size: in bytes.
     :param extents: how many there are.
+    :param text: what LVM has written about each volume, by its name.
     """
 
     name: str
+    device: str
     data_start: int
     extent_size: int
     extents: int
-    volumes: list[_Volume]
+    volumes: list[Volume]
+    text: dict[str, lvm_text.Section]
+
+
+def survey_lvm(
+    disk: base.Disk, start: int, length: int, look_at: LookAt
+) -> look.Look:
+    """Look at a physical volume.
+
+    :param start: of the volume, in bytes from the start of the disk.
+    :param length: of the volume, in bytes.
+    :param look_at: looks at a part of the disk as at a partition.
+    :returns: what the group has allocated.
+    :raises Doubt: ``lvm: ...``.
+    :raises DiskReadError: when the description cannot be read.
+    """
+    group = read_group(disk, start, length)
+    return _look_through(disk, start, length, group, look_at)
+
+
+def read_group(disk: base.Disk, start: int, length: int) -> Group:
+    """Read and check what a physical volume says of its group.
+
+    :param start: of the volume, in bytes from the start of the disk.
+    :param length: of the volume, in bytes.
+    :raises Doubt: ``lvm: ...``.
+    :raises DiskReadError: when the description cannot be read.
+    """
+    try:
+        volume = lvm_area.read_label(disk, start, length)
+        text = lvm_area.read_text(disk, start, length, volume)
+        return _read_group(lvm_text.parse(text), volume, length)
+    except look.Doubt as doubt:
+        raise look.Doubt(f'lvm: {doubt.reason}') from None
+
+
+def segments(volume: lvm_text.Section) -> list[lvm_text.Section]:
+    """Give the segments of a volume, as LVM has written them.
+
+    :raises Doubt: there are none, or not as many as it says.
+    """
+    found = list(lvm_text.sections(volume).values())
+    if not found or lvm_text.number(volume, 'segment_count', 1) != len(found):
+        raise look.Doubt('bad segments')
+    return found
+
+
+def stripes(
+    segment: lvm_text.Section, device: str
+) -> list[tuple[int, int]]:
+    """Give the extents of the device in a segment, (first, count).
+
+    :raises Doubt: it makes no sense.
+    """
+    count = lvm_text.number(segment, 'extent_count', 1)
+    stripes = lvm_text.number(segment, 'stripe_count', 1)
+    areas = segment.get('stripes')
+    lvm_text.number(segment, 'start_extent', 0)
+    if (
+        not isinstance(areas, list)
+        or len(areas) != 2 * stripes
+        or count % stripes
+    ):
+        raise look.Doubt('bad segments')
+    pieces = []
+    for name, first in zip(areas[::2], areas[1::2], strict=True):
+        if not isinstance(name, str) or not isinstance(first, int):
+            raise look.Doubt('bad segments')
+        if name == device:
+            pieces.append((first, count // stripes))
+    return pieces
+
+
+# Private
 
 
 def _look_through(
-    disk: base.Disk, start: int, length: int, group: _Group, look_at: LookAt
+    disk: base.Disk, start: int, length: int, group: Group, look_at: LookAt
 ) -> look.Look:
     data_start = start + group.data_start
     data_end = data_start + group.extents * group.extent_size
@@ -185,32 +238,39 @@ def _look_at_volume(
 
 def _read_group(
     root: lvm_text.Section, volume: lvm_area.PhysicalVolume, length: int
-) -> _Group:
+) -> Group:
     if (root.get('contents'), root.get('version')) != (_CONTENTS, _VERSION):
         raise look.Doubt('unknown metadata version')
     name, group = _only_section(root, 'no single volume group')
     _check_name(name)
-    if not _strings(group, 'status') <= _GROUP_STATUS:
+    if not lvm_text.strings(group, 'status') <= _GROUP_STATUS:
         raise look.Doubt(_unusual(group, _GROUP_STATUS))
-    if _strings(group, 'flags', ()):
+    if lvm_text.strings(group, 'flags', ()):
         raise look.Doubt('unknown flags')
     if group.get('format', 'lvm2') != 'lvm2':
         raise look.Doubt('unknown format')
     if group.get('lock_type', 'none') != 'none':
         raise look.Doubt('shared')
-    if not set(_sections(group)) <= _GROUP_SECTIONS:
+    if not set(lvm_text.sections(group)) <= _GROUP_SECTIONS:
         raise look.Doubt('unknown section')
-    devices = _sections(_section(group, 'physical_volumes'))
+    devices = lvm_text.sections(lvm_text.section(group, 'physical_volumes'))
     if len(devices) != 1:
         raise look.Doubt('several physical volumes')
     device_name, device = devices.popitem()
-    extent_size = _number(group, 'extent_size', 1) * lvm_area.SECTOR
+    extent_size = lvm_text.number(group, 'extent_size', 1) * lvm_area.SECTOR
     count = _check_device(device, volume, extent_size, length)
-    volumes = _read_volumes(
-        _section(group, 'logical_volumes', {}), device_name
-    )
+    text = lvm_text.sections(lvm_text.section(group, 'logical_volumes', {}))
+    volumes = _read_volumes(text, device_name)
     _check_pieces(volumes, count)
-    return _Group(name, volume.data_start, extent_size, count, volumes)
+    return Group(
+        name,
+        device_name,
+        volume.data_start,
+        extent_size,
+        count,
+        volumes,
+        text,
+    )
 
 
 def _check_device(
@@ -223,12 +283,12 @@ def _check_device(
     uuid = device.get('id')
     if not isinstance(uuid, str) or uuid.replace('-', '') != volume.uuid:
         raise look.Doubt('another device')
-    if not _strings(device, 'status') <= _DEVICE_STATUS:
+    if not lvm_text.strings(device, 'status') <= _DEVICE_STATUS:
         raise look.Doubt(_unusual(device, _DEVICE_STATUS))
-    if _strings(device, 'flags', ()):
+    if lvm_text.strings(device, 'flags', ()):
         raise look.Doubt(_unusual(device, set(), 'flags'))
-    data_start = _number(device, 'pe_start', 1) * lvm_area.SECTOR
-    count = _number(device, 'pe_count', 1)
+    data_start = lvm_text.number(device, 'pe_start', 1) * lvm_area.SECTOR
+    count = lvm_text.number(device, 'pe_count', 1)
     data_end = data_start + count * extent_size
     if data_start != volume.data_start:
         raise look.Doubt('label and metadata differ')
@@ -241,11 +301,11 @@ def _check_device(
 
 
 def _read_volumes(
-    found: lvm_text.Section, device: str
-) -> list[_Volume]:
+    found: dict[str, lvm_text.Section], device: str
+) -> list[Volume]:
     volumes = {}
     below: dict[str, str] = {}
-    for name, section in _sections(found).items():
+    for name, section in found.items():
         volumes[name] = _read_volume(name, section, device, below)
     # A snapshot reads from its origin what has not changed since, used or
     # not; whatever another volume is made of has a content of its own.
@@ -260,26 +320,24 @@ def _read_volume(
     section: lvm_text.Section,
     device: str,
     below: dict[str, str],
-) -> _Volume:
+) -> Volume:
     """Read a logical volume.
 
     :param below: added to: names of what it is built on -> its kind.
     """
     _check_name(name)
-    status = _strings(section, 'status')
-    segments = list(_sections(section).values())
-    if not segments or _number(section, 'segment_count', 1) != len(segments):
-        raise look.Doubt('bad segments')
+    status = lvm_text.strings(section, 'status')
+    in_order = segments(section)
     pieces: list[tuple[int, int]] = []
     reason = ''
     stacked = False
-    for segment in segments:
+    for segment in in_order:
         kind = segment.get('type', 'striped')
         if not isinstance(kind, str) or not _NAME.fullmatch(kind):
             raise look.Doubt('bad segments')
         names = set(_all_strings(segment))
         if kind == 'striped' and segment.keys() <= _LINEAR_KEYS:
-            pieces += _stripes(segment, device)
+            pieces += stripes(segment, device)
             names.discard(device)
         elif device in names:
             raise look.Doubt(f'{kind} on the device itself')
@@ -288,41 +346,18 @@ def _read_volume(
         stacked = stacked or bool(names)
         below.update(dict.fromkeys(names, kind))
     pieces = _joined(pieces)
-    if not reason and len(segments) > 1:
-        reason = f'{len(segments)} segments'
+    if not reason and len(in_order) > 1:
+        reason = f'{len(in_order)} segments'
     elif not reason and (len(pieces) != 1 or stacked):
         reason = 'stripes'
     elif not reason and (
         not status <= _VOLUME_STATUS
-        or not _strings(section, 'flags', ()) <= _VOLUME_FLAGS
+        or not lvm_text.strings(section, 'flags', ()) <= _VOLUME_FLAGS
     ):
         reason = 'unusual status'
     elif not reason and 'VISIBLE' not in status:
         reason = _HIDDEN
-    return _Volume(name, pieces, reason)
-
-
-def _stripes(
-    segment: lvm_text.Section, device: str
-) -> list[tuple[int, int]]:
-    """Give the extents of the device in a segment, (first, count)."""
-    count = _number(segment, 'extent_count', 1)
-    stripes = _number(segment, 'stripe_count', 1)
-    areas = segment.get('stripes')
-    _number(segment, 'start_extent', 0)
-    if (
-        not isinstance(areas, list)
-        or len(areas) != 2 * stripes
-        or count % stripes
-    ):
-        raise look.Doubt('bad segments')
-    pieces = []
-    for name, first in zip(areas[::2], areas[1::2], strict=True):
-        if not isinstance(name, str) or not isinstance(first, int):
-            raise look.Doubt('bad segments')
-        if name == device:
-            pieces.append((first, count // stripes))
-    return pieces
+    return Volume(name, pieces, reason)
 
 
 def _joined(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -336,7 +371,7 @@ def _joined(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _check_pieces(volumes: list[_Volume], extents: int) -> None:
+def _check_pieces(volumes: list[Volume], extents: int) -> None:
     """Check that no extent is used twice, or does not exist."""
     pieces = sorted(piece for each in volumes for piece in each.pieces)
     if len(pieces) > MAX_PIECES:
@@ -350,56 +385,13 @@ def _check_pieces(volumes: list[_Volume], extents: int) -> None:
         raise look.Doubt('volume beyond the end')
 
 
-# Private: typed access
-
-
-def _sections(section: lvm_text.Section) -> dict[str, lvm_text.Section]:
-    return {
-        name: value
-        for name, value in section.items()
-        if isinstance(value, dict)
-    }
-
-
 def _only_section(
     section: lvm_text.Section, doubt: str
 ) -> tuple[str, lvm_text.Section]:
-    found = _sections(section)
+    found = lvm_text.sections(section)
     if len(found) != 1:
         raise look.Doubt(doubt)
     return found.popitem()
-
-
-def _section(
-    section: lvm_text.Section,
-    name: str,
-    default: lvm_text.Section | None = None,
-) -> lvm_text.Section:
-    found = section.get(name, default)
-    if not isinstance(found, dict):
-        raise look.Doubt(f'no {name}')
-    return found
-
-
-def _number(section: lvm_text.Section, name: str, least: int) -> int:
-    found = section.get(name)
-    # 2^40 extents or sectors are beyond any disk.
-    if not isinstance(found, int) or not least <= found < 1 << 40:
-        raise look.Doubt(f'bad {name}')
-    return found
-
-
-def _strings(
-    section: lvm_text.Section,
-    name: str,
-    default: tuple[str, ...] | None = None,
-) -> set[str]:
-    found = section.get(name, default)
-    if isinstance(found, str):
-        return {found}
-    if not isinstance(found, list | tuple):
-        raise look.Doubt(f'bad {name}')
-    return {str(each) for each in found}
 
 
 def _all_strings(segment: lvm_text.Section) -> list[str]:
@@ -418,7 +410,7 @@ def _unusual(
     section: lvm_text.Section, usual: set[str], name: str = 'status'
 ) -> str:
     """Name what is unusual of a status, if it is a word."""
-    unusual = min(_strings(section, name) - usual)
+    unusual = min(lvm_text.strings(section, name) - usual)
     if re.fullmatch('[A-Z_]{1,20}', unusual):
         return unusual.lower()
     return 'unknown status'

@@ -73,6 +73,59 @@ def parse(text: str) -> Section:
     return root
 
 
+def sections(inside: Section) -> dict[str, Section]:
+    """Give the sections in a section, by name."""
+    return {
+        name: value
+        for name, value in inside.items()
+        if isinstance(value, dict)
+    }
+
+
+def section(
+    inside: Section,
+    name: str,
+    default: Section | None = None,
+) -> Section:
+    """Give a section in a section.
+
+    :raises Doubt: it has none of that name, and there is no default.
+    """
+    found = inside.get(name, default)
+    if not isinstance(found, dict):
+        raise look.Doubt(f'no {name}')
+    return found
+
+
+def number(inside: Section, name: str, least: int) -> int:
+    """Give a number of a section.
+
+    :raises Doubt: it is no number, or too small or large.
+    """
+    found = inside.get(name)
+    # 2^40 extents or sectors are beyond any disk.
+    if not isinstance(found, int) or not least <= found < 1 << 40:
+        raise look.Doubt(f'bad {name}')
+    return found
+
+
+def strings(
+    inside: Section,
+    name: str,
+    default: tuple[str, ...] | None = None,
+) -> set[str]:
+    """Give the strings of a section's list.
+
+    :raises Doubt: it is no list.
+    """
+    found = inside.get(name, default)
+    if isinstance(found, str):
+        return {found}
+    if not isinstance(found, list | tuple):
+        raise look.Doubt(f'bad {name}')
+    return {str(each) for each in found}
+
+
 # Private
 
 

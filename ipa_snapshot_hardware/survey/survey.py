@@ -82,6 +82,30 @@ def survey(
     return surveyor.result(read_holes=all_blocks)
 
 
+def read_table(
+    disk: base.Disk, path: str, watch: look.Watch
+) -> table.Table | None:
+    """Read the partition table of a disk that is nothing else besides.
+
+    :param path: of the disk; empty when it has none.
+    :returns: None when there is no table, but perhaps a file system.
+    :raises Doubt: it is not clear what the disk is.
+    """
+    if not path:
+        raise look.Doubt('no device')
+    found = table.read(disk, path, watch)
+    if found is None:
+        return None
+    whole = probe.probe(path, 0, disk.size, watch)
+    if not whole.content:
+        return found
+    if not found.partitions:
+        # The boot sector of a FAT or NTFS looks like an empty MBR.
+        return None
+    # For example an ISO 9660 that also has a partition table.
+    raise look.Doubt('ambiguous signatures')
+
+
 class _Surveyor:
     def __init__(
         self, disk: base.Disk, skip_gaps: bool, watch: look.Watch
@@ -98,7 +122,7 @@ class _Surveyor:
         """Look at everything, from the start of the disk to its end."""
         size = self._disk.size
         try:
-            found = self._read_table()
+            found = read_table(self._disk, self._path, self._watch)
         except (look.Doubt, errors.DiskReadError) as error:
             self.add(0, size, 'disk', look.whole(
                 0, size, '', _reason(error)))
@@ -161,21 +185,6 @@ class _Surveyor:
             for region in self._regions))
 
     # Private
-
-    def _read_table(self) -> table.Table | None:
-        if not self._path:
-            raise look.Doubt('no device')
-        found = table.read(self._disk, self._path, self._watch)
-        if found is None:
-            return None
-        whole = probe.probe(self._path, 0, self._disk.size, self._watch)
-        if not whole.content:
-            return found
-        if not found.partitions:
-            # The boot sector of a FAT or NTFS looks like an empty MBR.
-            return None
-        # For example an ISO 9660 that also has a partition table.
-        raise look.Doubt('ambiguous signatures')
 
     def _look_into(
         self, start: int, length: int, content: str

@@ -5,14 +5,19 @@ A ramdisk lives in the memory it works in, so a capture keeps to a stated
 bound, all in bytes::
 
     memory = OVERHEAD + clusters * GATHERED_PER_CLUSTER + ranges * PER_RANGE
-           + the larger of capturing and encoding
+           + shared * SHARED_PER_CLUSTER + spare * SPARE_PER_CLUSTER
+           + the largest of loading, capturing and encoding
 
+    loading   = index_bytes * LOADING_PER_BYTE
     capturing = 2 * reads * read_size
               + workers * codec_memory
               + (uploads + 1) * (pack_size + cluster_size)
     encoding  = clusters * ENCODING_PER_CLUSTER
 
     clusters: those that hold data, whatever the size of the disk
+    shared: those in the packs of the parent that are built upon
+    spare: those in packs that may hold second copies
+    index_bytes: the largest index of the parent, as it is stored
     ranges: of data, where the file systems say so; at most 4 million
     reads = workers + 4: one at each worker, others read ahead or collected;
     each takes its buffer, and what is made of it as much again
@@ -20,9 +25,10 @@ bound, all in bytes::
     filled; each has the size of a pack, rounded up to whole clusters, and
     one cluster more
 
-With 2 workers and 256 KiB clusters that is 270 MiB and 108 bytes for each
-cluster with data; it is fitted twice, before and after the disk was looked
-at.
+With 2 workers and 256 KiB clusters that is 270 MiB and, beyond those, 52
+bytes for each cluster with data and 43 for each of the parent's: less than 400
+MiB for 350 GB of data in a disk and in its parent. It is fitted again when the
+disk was looked at and the parent is known.
 """
 
 import dataclasses
@@ -60,6 +66,13 @@ _SMALLEST_PACK = 1 * units.MiB
 GATHERED_PER_CLUSTER = 52
 # The digests once more, as index; the map and the head take less.
 ENCODING_PER_CLUSTER = 56
+# Digest, offset, a place in the table, whether it is used, and what there is
+# for each pack: 32 + 4 + 24/5 + 1 bytes.
+SHARED_PER_CLUSTER = 43
+# Digest and offset, and whether there is a second copy of it and of one other.
+SPARE_PER_CLUSTER = 40
+# An index as stored, unpacked, and cut into its packs; measured 3.4.
+LOADING_PER_BYTE = 4
 # Start and end, and for the second look first cluster and count.
 PER_RANGE = 26
 # What zlib documents for the largest window and memory level.
@@ -128,12 +141,18 @@ def fit(
     codec: codecs.Codec,
     clusters: int = 0,
     ranges: int = 0,
+    shared: int = 0,
+    spare: int = 0,
+    index_bytes: int = 0,
 ) -> Budget:
     """Fit it again, now that it is known what there is to read.
 
     :param codec: the one that takes most memory, if it may change.
     :param clusters: with data.
     :param ranges: of data.
+    :param shared: clusters in the packs that are built upon.
+    :param spare: clusters in the packs that may be spares.
+    :param index_bytes: of the parent's largest index.
     :raises InvalidValue: when not even one worker fits.
     """
     workers, uploads = allowed.workers, allowed.uploads
@@ -150,7 +169,13 @@ def fit(
             OVERHEAD
             + clusters * GATHERED_PER_CLUSTER
             + ranges * PER_RANGE
-            + max(capturing, clusters * ENCODING_PER_CLUSTER)
+            + shared * SHARED_PER_CLUSTER
+            + spare * SPARE_PER_CLUSTER
+            + max(
+                index_bytes * LOADING_PER_BYTE,
+                capturing,
+                clusters * ENCODING_PER_CLUSTER,
+            )
         )
         if memory <= limit:
             return Budget(
@@ -196,7 +221,7 @@ def _codec_memory(codec: codecs.Codec, cluster_size: int) -> int:
 
 def _automatic_limit(clusters: int, proc: pathlib.Path) -> int:
     limit = _AUTOMATIC_LIMIT + clusters * (
-        GATHERED_PER_CLUSTER + ENCODING_PER_CLUSTER
+        GATHERED_PER_CLUSTER + ENCODING_PER_CLUSTER + SHARED_PER_CLUSTER
     )
     for line in (proc / 'meminfo').read_text().splitlines():
         key, _, value = line.partition(':')

@@ -3,10 +3,14 @@
 
 ::
 
+    parent -> what is stored already, and which of it is built upon
     disk -> what is in use? -> clusters -> zero? -> digest -> known?
          -> compress -> pack -> PUT, and a checkpoint now and then
     then a second look at some clusters
     then map, head, index and the report, last
+
+Without a parent, nothing is known in the beginning: that is all there is to a
+full capture. A parent that turns out to be of no use is no error, either.
 
 Nothing of it makes a snapshot: that is for the conductor, who checks every
 object the report names. A capture that fails leaves packs behind that no
@@ -18,14 +22,21 @@ chosen on the way). An attempt that was interrupted goes on behind what it
 has stored.
 """
 
+import bisect
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
+
+import blake3
 
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
+from ironic_snapshot_core import extent
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest
@@ -36,15 +47,21 @@ from ipa_snapshot_hardware import documents
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import level as levels
 from ipa_snapshot_hardware import packer
+from ipa_snapshot_hardware import parent as parents
 from ipa_snapshot_hardware import progress
 from ipa_snapshot_hardware import reader
 from ipa_snapshot_hardware import request
 from ipa_snapshot_hardware import resume
 from ipa_snapshot_hardware import sample
+from ipa_snapshot_hardware import takeover
 from ipa_snapshot_hardware.disk import base
+from ipa_snapshot_hardware.hints import sources
 from ipa_snapshot_hardware.survey import survey as surveys
 
 LOG = logging.getLogger(__name__)
+
+# Of the clusters that a hint takes over one in so many is read all the same.
+_HINT_PARTS = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,8 +77,19 @@ class Captured:
 
 
 @dataclasses.dataclass(slots=True)
+class _Run:
+    """Clusters whose contents older attempts have stored.
+
+    :param numbers: of the contents.
+    """
+
+    clusters: list[int]
+    numbers: list[int]
+
+
+@dataclasses.dataclass(slots=True)
 class _Piece:
-    """A cluster that is not zero, on its way to a pack.
+    """Another cluster that is not zero, on its way to a pack.
 
     ``data`` is None when the content was known before it was compressed.
     """
@@ -78,7 +106,7 @@ class _Encoded:
 
     batch: reader.Batch
     data_size: int
-    pieces: list[_Piece]
+    pieces: list[_Piece | _Run]
 
 
 def capture(
@@ -91,6 +119,7 @@ def capture(
     stop: executor.Stop,
     software: dict[str, str],
     counters: progress.Progress | None = None,
+    readable: Callable[[str], bool] = lambda prefix: True,
 ) -> Captured:
     """Capture a disk, or go on with an attempt that was interrupted.
 
@@ -100,10 +129,12 @@ def capture(
     :param stop: set it to cancel.
     :param software: versions, for the report.
     :param counters: to be looked at from another thread meanwhile.
+    :param readable: whether the store lets us read below a prefix.
     :raises DiskReadError: when a sector cannot be read.
     :raises DiskChanged: when the disk was written to meanwhile.
     :raises StoreError: when an object could not be stored.
-    :raises InvalidValue: when the memory is too small for what is in use.
+    :raises InvalidValue: when the memory is too small for what is in use, or
+        not all of the parent is readable.
     :raises Cancelled: when it was stopped.
     """
     counters = counters or progress.Progress(clock)
@@ -118,35 +149,57 @@ def capture(
             totals.read_bytes,
             totals.data_bytes,
             totals.stored_bytes,
-            len(report.packs),
+            len(_own_packs(report)),
         )
         return Captured(report, record, counters.state())
     return _Capture(
-        disk, store, wanted, allowed, clock, stop, counters
+        disk, store, wanted, allowed, clock, stop, counters, readable
     ).run(software)
 
 
 def summarise(captured: Captured) -> dict[str, object]:
     """Make the result of the step: small, for it goes into a database."""
-    totals = captured.report.totals
+    report = captured.report
+    totals = report.totals
+    reason = report.full_reason
     return {
         'protocol': request.PROTOCOL,
-        'snapshot': captured.report.snapshot,
+        'snapshot': report.snapshot,
         'more': False,
+        'parent': report.parent,
+        'full_reason': None if reason is None else reason[:_REASON_LIMIT],
         'report': dataclasses.asdict(captured.record),
         'totals': {
             'virtual_bytes': totals.virtual_bytes,
             'read_bytes': totals.read_bytes,
             'data_bytes': totals.data_bytes,
             'stored_bytes': totals.stored_bytes,
-            'packs': len(captured.report.packs),
+            'shared_bytes': sum(
+                pack.live_bytes
+                for pack in report.packs
+                if pack.attempt != report.snapshot and not pack.spare
+            ),
+            'new_clusters': totals.new_clusters,
+            'packs': len(_own_packs(report)),
         },
-        'seconds': round(captured.report.timings['total'], 1),
+        'seconds': round(report.timings['total'], 1),
         'progress': captured.state.to_dict(),
     }
 
 
 # Private
+
+# In the result of the step; the report has all of it.
+_REASON_LIMIT = 200
+
+
+def _own_packs(
+    report: manifest.CaptureReport,
+) -> list[manifest.PackRecord]:
+    """Those that the attempt has stored itself."""
+    return [
+        pack for pack in report.packs if pack.attempt == report.snapshot
+    ]
 
 
 def _find_report(
@@ -168,6 +221,7 @@ def _find_report(
             raise
         LOG.warning('Capturing again: %s', error)
         return None
+    parent = wanted.parent and wanted.parent.snapshot
     expected = (
         wanted.snapshot,
         documents.describe(disk),
@@ -181,7 +235,7 @@ def _find_report(
         report.cluster_size,
         report.codec,
         report.digest,
-    ):
+    ) or report.parent not in (None, parent):
         LOG.warning('Capturing again: the report is of another capture')
         return None
     return report, documents.record(data, info.etag)
@@ -199,6 +253,7 @@ class _Capture:
         clock: clocks.Clock,
         stop: executor.Stop,
         counters: progress.Progress,
+        readable: Callable[[str], bool],
     ) -> None:
         self._disk = disk
         self._store = store
@@ -207,16 +262,35 @@ class _Capture:
         self._clock = clock
         self._stop = stop
         self._counters = counters
+        self._readable = readable
         self._times = _Times(clock)
         self._checkpoints = 0
+        self._parent: parents.Parent | None = None
+        self._full_reason = wanted.full_reason
+        self._shared = parents.NOTHING
+        self._taken = takeover.TakenOver()
 
     def run(self, software: dict[str, str]) -> Captured:
         self._survey()
-        found = resume.find(self._store, self._plan)
-        self._content = contents.Content(
-            self._clusters, self._wanted.digest.size
+        self._build_upon()
+        # Of all blocks, no program is asked which are worth reading.
+        self._hints = (
+            []
+            if self._wanted.all_blocks
+            else sources.find(self._disk, self._watch)
         )
-        source = self._reader(found.unreadable)
+        self._take_over()
+        plan = self._plan = resume.Plan(
+            self._wanted,
+            self._disk.size,
+            resume.digest_of(self._surveyed.extents, self._basis()),
+        )
+        found = resume.find(self._store, plan, self._shared)
+        source = self._reader(self._to_read, found.unreadable)
+        self._counters.expect(
+            sum(source.size_of(*run) for run in source.runs())
+        )
+        self._times.end(progress.SURVEY)
         packs, index = self._store_clusters(source, found)
         unreadable = tuple(
             manifest.Unreadable(start, end - start)
@@ -232,14 +306,9 @@ class _Capture:
             )
         self._look_again(unreadable)
         self._counters.begin(progress.DOCUMENTS)
-        records = {
-            layout.MAP: self._put(layout.MAP, self._build_map()),
-            layout.HEAD: self._put(
-                layout.HEAD, self._build_head(packs, index)
-            ),
-            layout.INDEX: self._put(layout.INDEX, indexes.encode(index)),
-        }
-        self._times.end(progress.DOCUMENTS)
+        packs = self._older_packs() + packs
+        map_record = self._put(layout.MAP, self._build_map())
+        head_record = self._put_head(self._build_head(packs, index))
         report = manifest.CaptureReport(
             snapshot=self._wanted.snapshot,
             disk=documents.describe(self._disk),
@@ -251,15 +320,20 @@ class _Capture:
                 else self._wanted.codec.level
             ),
             digest=self._wanted.digest.id,
+            parent=None if self._parent is None else self._parent.id,
+            full_reason=self._full_reason,
             packs=packs,
-            index=records[layout.INDEX],
-            map=records[layout.MAP],
-            head=records[layout.HEAD],
+            attempts=self._attempts(packs, index),
+            map=map_record,
+            head=head_record,
             totals=self._totals(),
             regions=self._surveyed.regions,
             unreadable=unreadable,
-            timings=self._times.finish(),
+            timings=self._times.finish(progress.DOCUMENTS),
             software=software,
+            hints=tuple(
+                record for hint in self._hints for record in hint.records()
+            ),
             checkpoints=self._checkpoints,
         )
         record = self._put(layout.REPORT, report.to_bytes())
@@ -270,23 +344,63 @@ class _Capture:
     # Private
 
     def _survey(self) -> None:
-        """Find out what there is to read, and whether memory will do."""
+        """Find out what there is to read."""
         self._counters.begin(progress.SURVEY)
-        wanted = self._wanted
         self._surveyed = surveys.survey(
             self._disk,
-            all_blocks=wanted.all_blocks,
-            skip_gaps=wanted.skip_gaps,
+            all_blocks=self._wanted.all_blocks,
+            skip_gaps=self._wanted.skip_gaps,
             watch=self._watch,
         )
-        extents = self._surveyed.extents
-        self._plan = resume.Plan(
-            wanted, self._disk.size, resume.digest_of(extents)
+        self._to_read = self._surveyed.extents
+        self._clusters = sum(
+            count
+            for _, count in self._to_read.clusters(self._wanted.cluster_size)
         )
-        source = self._reader()
-        self._clusters = sum(count for _, count in source.runs())
-        self._allowed = budget.fit(
-            self._allowed,
+
+    def _build_upon(self) -> None:
+        """Find out what is stored already, and whether memory will do."""
+        allowed = self._allowed
+        try:
+            if self._wanted.parent:
+                parent = parents.find(
+                    self._store,
+                    self._wanted,
+                    self._wanted.parent,
+                    self._readable,
+                )
+                self._allowed = self._fit(allowed, parent)
+                content = self._new_content(parent.shared_clusters)
+                self._shared = parent.load(self._store, content)
+                self._parent, self._content = parent, content
+                return
+        except errors.ParentUnsuitable as error:
+            self._full_reason = error.reason
+            LOG.warning(
+                'Snapshot %s is a full one, for %s cannot be its parent: %s',
+                self._wanted.snapshot,
+                error.snapshot,
+                error.reason,
+            )
+        self._allowed = self._fit(allowed)
+        self._content = self._new_content(0)
+
+    def _fit(
+        self,
+        allowed: budget.Budget,
+        parent: parents.Parent | None = None,
+        ranges: int = 0,
+    ) -> budget.Budget:
+        """Fit the budget to what is known now.
+
+        :param ranges: beside those of data.
+        :raises ParentUnsuitable: it fits without the parent only, perhaps.
+        :raises InvalidValue: without a parent it does not fit, either.
+        """
+        wanted = self._wanted
+        fit = functools.partial(
+            budget.fit,
+            allowed,
             cluster_size=wanted.cluster_size,
             codec=(
                 codecs.get_codec(wanted.codec.id, levels.LEVELS[-1])
@@ -294,12 +408,111 @@ class _Capture:
                 else wanted.codec
             ),
             clusters=self._clusters,
-            ranges=len(extents),
+            ranges=len(self._surveyed.extents) + ranges,
         )
-        self._counters.expect(
-            sum(source.size_of(*run) for run in source.runs())
+        if parent is None:
+            return fit()
+        try:
+            return fit(
+                shared=parent.shared_clusters,
+                spare=parent.spare_clusters,
+                index_bytes=parent.index_bytes,
+            )
+        except errors.InvalidValue:
+            raise errors.ParentUnsuitable(
+                parent.id,
+                'the memory is too small for what it has stored in '
+                f'{parent.shared_clusters} clusters',
+            ) from None
+
+    def _new_content(self, shared: int) -> contents.Content:
+        return contents.Content(
+            self._clusters, self._wanted.digest.size, shared
         )
-        self._times.end(progress.SURVEY)
+
+    def _basis(self) -> str:
+        """Say what decides on what is stored, beside the disk."""
+        wanted = self._wanted
+        if self._parent is None or wanted.parent is None:
+            return ''
+        return (
+            f'{wanted.parent.digest} {wanted.pack_size} {wanted.redundancy}\n'
+        )
+
+    def _take_over(self) -> None:
+        """Find out what need not be read, because a hint knows it."""
+        parent = self._parent
+        if parent is None:
+            return
+        if parent.manifest.lineage == self._wanted.lineage:
+            described = documents.describe(self._disk)
+            unchanged = takeover.ask(self._hints, described, parent)
+            if len(unchanged):
+                self._use_hints(parent, unchanged)
+        # It is of no other use.
+        parent.forget_map()
+
+    def _use_hints(
+        self, parent: parents.Parent, unchanged: extent.DataExtents
+    ) -> None:
+        extents = self._surveyed.extents
+        size = self._wanted.cluster_size
+        taken = takeover.find(
+            self._disk, extents, unchanged, parent.map, self._shared
+        )
+        left = taken.without(extents, size)
+        try:
+            self._allowed = self._fit(
+                self._allowed,
+                parent,
+                2 * len(unchanged) + 2 * len(taken) + len(left),
+            )
+        except errors.ParentUnsuitable:
+            LOG.warning('Hints are not used: the memory is too small for them')
+            return
+        if self._is_true(taken):
+            self._taken, self._to_read = taken, left
+            LOG.info(
+                'Hints spare reading %d of %d bytes',
+                extents.size - left.size,
+                extents.size,
+            )
+
+    def _is_true(self, taken: takeover.TakenOver) -> bool:
+        """Read a few of the clusters that are not to be read."""
+        chosen = {each for each in self._second_look() if each in taken}
+        runs = [(first, count) for first, count, _ in taken.runs()]
+        chosen.update(
+            sample.choose(
+                f'{self._wanted.snapshot} hint',
+                runs,
+                self._wanted.cluster_size,
+                most=min(
+                    sample.RANDOM_CLUSTERS,
+                    -(-sum(count for _, count in runs) // _HINT_PARTS),
+                ),
+            )
+        )
+
+        def expected(cluster: int) -> bytes | None:
+            number = taken.find(cluster)
+            return None if number is None else self._content.digest(number)
+
+        try:
+            sample.verify(
+                sorted(chosen),
+                self._reader(self._surveyed.extents),
+                self._wanted.digest,
+                expected,
+                self._disk.name,
+                self._stop,
+            )
+        except (errors.DiskChanged, errors.DiskReadError) as error:
+            LOG.warning(
+                'A hint was wrong, so everything is read: %s', error
+            )
+            return False
+        return True
 
     def _watch(self) -> None:
         """Go on with the survey, unless the capture is to stop."""
@@ -307,11 +520,13 @@ class _Capture:
         self._counters.add_moved(1)
 
     def _reader(
-        self, unreadable: Iterable[tuple[int, int]] = ()
+        self,
+        extents: extent.DataExtents,
+        unreadable: Iterable[tuple[int, int]] = (),
     ) -> reader.ClusterReader:
         return reader.ClusterReader(
             self._disk,
-            self._surveyed.extents,
+            extents,
             self._wanted.cluster_size,
             self._allowed.read_size,
             self._wanted.allow_bad_sectors,
@@ -321,7 +536,7 @@ class _Capture:
     def _store_clusters(
         self, source: reader.ClusterReader, found: resume.Found
     ) -> tuple[tuple[manifest.PackRecord, ...], indexes.Index]:
-        """Read every cluster with data; store what is not zero, once."""
+        """Read every cluster with data; store what is not known, once."""
         encoder = _Encoder(
             self._wanted, self._content, self._allowed.read_size
         )
@@ -350,21 +565,25 @@ class _Capture:
                 self._clock,
                 threads,
                 self._content,
+                self._shared,
                 packs,
                 found,
+            )
+            adder = _Adder(
+                self._content, packs, self._taken.runs(found.next_cluster)
             )
             self._counters.begin(progress.CLUSTERS)
             for encoded in threads.map(
                 source.batches(found.next_cluster), encoder.encode
             ):
-                for piece in encoded.pieces:
-                    self._take(piece, packs)
+                adder.add(encoded.pieces)
                 encoded.batch.release()
                 self._counters.add_read(encoded.batch.size, encoded.data_size)
                 self._counters.log_sometimes()
                 writer.write_sometimes(source.unreadable)
                 if self._wanted.adaptive_level:
                     encoder.set_level(level.observe(threads.waits))
+            adder.take_over(self._plan.clusters)
             packs.finish(self._plan.clusters)
         self._checkpoints = writer.count
         self._times.end(progress.CLUSTERS)
@@ -385,7 +604,7 @@ class _Capture:
         """Take in what an interrupted run has stored."""
         if not found.checkpoints:
             return
-        resume.restore(found, self._content, packs)
+        resume.restore(found, self._content, self._shared, packs)
         read = 0
         for first, count in source.runs():
             if first >= found.next_cluster:
@@ -408,32 +627,28 @@ class _Capture:
             sticks_out if self._content.digest_of(last) else 0
         )
 
-    def _take(self, piece: _Piece, packs: packer.Packer) -> None:
-        data, piece.data = piece.data, None
-        if self._content.add(piece.cluster, piece.digest):
-            if data is None:
-                raise AssertionError('new, yet known before')
-            packs.add(piece.cluster, data, piece.digest, piece.compressed)
+    def _second_look(self) -> list[int]:
+        """Choose what will be read a second time."""
+        size = self._wanted.cluster_size
+        return sample.choose(
+            self._wanted.snapshot,
+            self._surveyed.extents.clusters(size),
+            size,
+            [region.start for region in self._surveyed.regions],
+        )
 
     def _look_again(self, unreadable: Iterable[manifest.Unreadable]) -> None:
         """Find out whether the disk was left alone."""
         self._counters.begin(progress.SAMPLE)
         size = self._wanted.cluster_size
-        source = self._reader()
         lost: set[int] = set()
         for run in unreadable:
             lost.update(
                 range(run.start // size, -(-(run.start + run.length) // size))
             )
-        chosen = sample.choose(
-            self._wanted.snapshot,
-            source.runs(),
-            size,
-            [region.start for region in self._surveyed.regions],
-        )
         sample.verify(
-            [cluster for cluster in chosen if cluster not in lost],
-            source,
+            [each for each in self._second_look() if each not in lost],
+            self._reader(self._surveyed.extents),
             self._wanted.digest,
             self._content.digest_of,
             self._disk.name,
@@ -442,19 +657,67 @@ class _Capture:
         self._disk.check_unchanged()
         self._times.end(progress.SAMPLE)
 
+    def _older_packs(self) -> tuple[manifest.PackRecord, ...]:
+        """Give what the disk has of older packs, in the parent's order."""
+        if self._parent is None:
+            return ()
+        records = self._shared.records(
+            self._content, self._wanted.cluster_size
+        )
+        return tuple(
+            records[pack.attempt, pack.name]
+            for pack in self._parent.manifest.packs
+            if (pack.attempt, pack.name) in records
+        )
+
+    def _attempts(
+        self, packs: Iterable[manifest.PackRecord], index: indexes.Index
+    ) -> tuple[manifest.AttemptRecord, ...]:
+        """Give those that wrote the packs; store the index of our own."""
+        needed = {pack.attempt for pack in packs}
+        older = self._parent.manifest.attempts if self._parent else ()
+        found = [each for each in older if each.id in needed]
+        if index.packs:
+            found.append(
+                manifest.AttemptRecord(
+                    self._wanted.snapshot,
+                    self._wanted.lineage,
+                    self._put(layout.INDEX, indexes.encode(index)),
+                )
+            )
+        return tuple(found)
+
     def _build_map(self) -> bytes:
         return documents.build_map(
             self._content,
             self._disk.size,
             self._wanted.cluster_size,
             self._wanted.snapshot,
+            self._shared,
         )
 
     def _build_head(
         self, packs: tuple[manifest.PackRecord, ...], index: indexes.Index
     ) -> bytes:
         return documents.build_head(
-            self._content, index, self._disk.size, self._wanted.codec, packs
+            self._content,
+            index,
+            self._disk.size,
+            self._wanted.codec,
+            packs,
+            self._shared,
+        )
+
+    def _put_head(self, data: bytes) -> manifest.HeadRecord:
+        """Store the head, unless the parent has the very same."""
+        if self._parent is not None:
+            head = self._parent.manifest.head
+            digest = blake3.blake3(data).hexdigest()
+            if (len(data), digest) == (head.size, head.digest):
+                return head
+        return manifest.HeadRecord(
+            name=self._wanted.prefix + layout.HEAD,
+            **dataclasses.asdict(self._put(layout.HEAD, data)),
         )
 
     def _put(self, name: str, data: bytes) -> manifest.ObjectRecord:
@@ -465,15 +728,16 @@ class _Capture:
 
     def _totals(self) -> manifest.Totals:
         state = self._counters.state()
+        data = self._data_size()
         return manifest.Totals(
             virtual_bytes=self._disk.size,
             used_bytes=self._surveyed.extents.size,
             read_bytes=state.read,
-            zero_bytes=self._disk.size - state.data,
-            data_bytes=state.data,
+            zero_bytes=self._disk.size - data,
+            data_bytes=data,
             stored_bytes=state.stored,
             clusters=self._content.data_clusters,
-            new_clusters=self._content.distinct_clusters,
+            new_clusters=self._content.new_clusters,
         )
 
 
@@ -490,9 +754,68 @@ class _Times:
         self._phases[phase] = round(now - self._last, 3)
         self._last = now
 
-    def finish(self) -> dict[str, float]:
-        total = self._clock.monotonic() - self._started
-        return self._phases | {'total': round(total, 3)}
+    def finish(self, phase: str) -> dict[str, float]:
+        self.end(phase)
+        return self._phases | {'total': round(self._last - self._started, 3)}
+
+
+class _Adder:
+    """Adds clusters to the content, and what is new of them to packs.
+
+    :param taken: what is taken over, to be put in between: (first cluster,
+        count, number of the first content or None for zeroes).
+    """
+
+    def __init__(
+        self,
+        content: contents.Content,
+        packs: packer.Packer,
+        taken: Iterator[tuple[int, int, int | None]],
+    ) -> None:
+        self._content = content
+        self._packs = packs
+        self._taken = taken
+        self._next = next(taken, None)
+
+    def add(self, pieces: Iterable[_Piece | _Run]) -> None:
+        """Add what was read, in the order of the disk."""
+        for piece in pieces:
+            if isinstance(piece, _Run):
+                self._add_run(piece.clusters, piece.numbers)
+                continue
+            if self._next:
+                self.take_over(piece.cluster)
+            data, piece.data = piece.data, None
+            if self._content.add(piece.cluster, piece.digest):
+                if data is None:
+                    raise AssertionError('new, yet known before')
+                self._packs.add(
+                    piece.cluster, data, piece.digest, piece.compressed
+                )
+
+    def take_over(self, until: int) -> None:
+        """Add what is taken over.
+
+        :param until: the first cluster not to add.
+        """
+        while self._next and self._next[0] < until:
+            first, count, number = self._next
+            if number is not None:
+                self._content.extend(
+                    range(first, first + count),
+                    range(number, number + count),
+                )
+            self._next = next(self._taken, None)
+
+    # Private
+
+    def _add_run(self, clusters: list[int], numbers: list[int]) -> None:
+        while self._next and self._next[0] < clusters[-1]:
+            at = bisect.bisect_left(clusters, self._next[0])
+            self._content.extend(clusters[:at], numbers[:at])
+            clusters, numbers = clusters[at:], numbers[at:]
+            self.take_over(clusters[0])
+        self._content.extend(clusters, numbers)
 
 
 class _Encoder:
@@ -525,21 +848,40 @@ class _Encoder:
         if self._zero_batch == batch.view:
             return _Encoded(batch, 0, [])
         size = len(self._zero_cluster)
-        pieces = []
+        find, shared = self._content.find, self._content.shared
+        pieces: list[_Piece | _Run] = []
+        run = None
+        count = cluster = last = 0
         for position, cluster in enumerate(batch.numbers):
             data = batch.view[position * size : (position + 1) * size]
-            if self._zero_cluster != data:
-                pieces.append(self._encode_cluster(cluster, data))
-        data_size = len(pieces) * size
-        if pieces and pieces[-1].cluster == batch.numbers[-1]:
+            if self._zero_cluster == data:
+                continue
+            count += 1
+            last = cluster
+            digest = self._digest(data)
+            number = find(digest)
+            if number is None:
+                pieces.append(self._compress(cluster, digest, data))
+                run = None
+            elif number >= shared:
+                # It may get another number when its pack is closed.
+                pieces.append(_Piece(cluster, digest, None, False))
+                run = None
+            else:
+                if run is None:
+                    run = _Run([], [])
+                    pieces.append(run)
+                run.clusters.append(cluster)
+                run.numbers.append(number)
+        data_size = count * size
+        if count and last == cluster:
             # The last cluster of a disk may stick out.
             data_size -= len(batch.view) - batch.size
         return _Encoded(batch, data_size, pieces)
 
-    def _encode_cluster(self, cluster: int, data: memoryview) -> _Piece:
-        digest = self._digest(data)
-        if self._content.is_known(digest):
-            return _Piece(cluster, digest, None, False)
+    def _compress(
+        self, cluster: int, digest: bytes, data: memoryview
+    ) -> _Piece:
         blob = self._codec.compress(data)
         if blob is None:
             return _Piece(cluster, digest, data, False)

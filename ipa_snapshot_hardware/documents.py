@@ -16,16 +16,21 @@ from ironic_snapshot_core import manifest
 from ironic_snapshot_core import qcow2
 from ironic_snapshot_core.store import base as stores
 from ipa_snapshot_hardware import content as contents
+from ipa_snapshot_hardware import parent as parents
 from ipa_snapshot_hardware.disk import base
 
 
 def build_map(
-    content: contents.Content, disk_size: int, cluster_size: int, attempt: str
+    content: contents.Content,
+    disk_size: int,
+    cluster_size: int,
+    attempt: str,
+    shared: parents.Shared = parents.NOTHING,
 ) -> bytes:
-    """Say in which slot each cluster of the disk is."""
+    """Say in which slot of which attempt each cluster of the disk is."""
     builder = cluster_map.MapBuilder(disk_size, cluster_size)
-    for cluster, slot in content:
-        builder.add(cluster, attempt, slot)
+    for place in shared.places(content, attempt):
+        builder.add(*place)
     return cluster_map.encode(builder.build())
 
 
@@ -35,14 +40,20 @@ def build_head(
     disk_size: int,
     codec: codecs.Codec,
     packs: Sequence[manifest.PackRecord],
+    shared: parents.Shared = parents.NOTHING,
 ) -> bytes:
-    """Build what makes a qcow2 image of the packs."""
+    """Build what makes a qcow2 image of the packs.
+
+    :param index: of the attempt's own packs.
+    :param packs: all of the image, in its order; spares do not matter.
+    """
+    image = [pack for pack in packs if not pack.spare]
     return qcow2.build_head(
         disk_size,
         index.cluster_size,
         codec,
-        [pack.size for pack in packs],
-        _placements(content, index),
+        [pack.length for pack in image],
+        _placements(content, index, image, shared),
     )
 
 
@@ -80,29 +91,46 @@ def record(data: bytes, etag: str) -> manifest.ObjectRecord:
 
 
 def _placements(
-    content: contents.Content, index: indexes.Index
+    content: contents.Content,
+    index: indexes.Index,
+    image: Sequence[manifest.PackRecord],
+    shared: parents.Shared,
 ) -> Iterator[tuple[int, int, int, int, bool]]:
     """Give plain tuples like qcow2.Placement, in disk order.
 
     Most clusters lie in the same pack as the one before.
     """
-    first_slots = list(
-        itertools.accumulate((len(pack) for pack in index.packs), initial=0)
+    ordinals = {
+        (pack.attempt, pack.name): (ordinal, pack.start)
+        for ordinal, pack in enumerate(image)
+    }
+    own = shared.size
+    firsts = list(
+        itertools.accumulate(
+            (len(pack) for pack in index.packs), initial=own
+        )
     )
-    first = end = number = raw_count = 0
+    first = end = ordinal = cut = raw_count = 0
     offsets = array.array('I')
-    for cluster, slot in content:
-        if not first <= slot < end:
-            number = bisect.bisect_right(first_slots, slot) - 1
-            first, end = first_slots[number : number + 2]
-            offsets = index.packs[number].offsets
-            raw_count = index.packs[number].raw_count
-        position = slot - first
+    for cluster, number in content:
+        if not first <= number < end:
+            if number < own:
+                pack = shared.pack_of(number)
+                key = pack.record.attempt, pack.record.name
+                first, found = pack.first, pack.index
+            else:
+                at = bisect.bisect_right(firsts, number) - 1
+                key = index.attempt, index.packs[at].name
+                first, found = firsts[at], index.packs[at]
+            end = first + len(found)
+            ordinal, cut = ordinals[key]
+            offsets, raw_count = found.offsets, found.raw_count
+        position = number - first
         start = offsets[position]
         yield (
             cluster,
-            number,
-            start,
+            ordinal,
+            start - cut,
             offsets[position + 1] - start,
             position >= raw_count,
         )

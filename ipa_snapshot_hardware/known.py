@@ -2,6 +2,7 @@
 """Clusters that are stored already, found by digest in flat memory."""
 
 import array
+import mmap
 import struct
 from collections.abc import Sequence
 
@@ -26,8 +27,15 @@ def _places(clusters: int) -> int:
     return clusters * _LOAD_DENOMINATOR // _LOAD_NUMERATOR + 1
 
 
+def reserve(size: int) -> mmap.mmap:
+    """Get zeroed memory that is taken as it is filled, not in advance."""
+    return mmap.mmap(
+        -1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+
+
 class KnownClusters:
-    """Numbers the distinct clusters of one attempt from 0 in order.
+    """Numbers distinct clusters from 0 in order.
 
     The table is open-addressed and holds only numbers; what they stand for
     is compared in full, so no two different digests are ever taken for the
@@ -39,7 +47,7 @@ class KnownClusters:
     what is being added or settled just then, and never finds what is not
     there.
 
-    Memory is taken as it is filled, not in advance.
+    Memory for the digests is taken as it is filled, that of the table at once.
 
     :param capacity: the most clusters it can hold.
     :param digest_size: size of every digest in bytes.
@@ -52,7 +60,7 @@ class KnownClusters:
         self._size = digest_size
         self._places = _places(capacity)
         self._table = array.array('I', [_EMPTY]) * self._places
-        self._digests = bytearray(capacity * digest_size)
+        self._digests = reserve(capacity * digest_size)
         self._view = memoryview(self._digests).toreadonly()
         self._count = 0
         # Of the clusters that are not settled, in their order.
@@ -86,6 +94,34 @@ class KnownClusters:
         self._table[place] = number
         self._latest.append(place)
         return number
+
+    def load(self, digests: bytes | memoryview) -> None:
+        """Take in many at once, in the order of their numbers.
+
+        They are final. One that is known already gets another number, by
+        which it is not found.
+
+        :param digests: one after the other.
+        :raises ValueError: when there are too many.
+        """
+        count = len(digests) // self._size
+        number = self._count
+        if number + count > self._capacity:
+            raise ValueError(f'more than {self._capacity} clusters')
+        start = number * self._size
+        self._digests[start : start + len(digests)] = digests
+        # Millions of times: see _search().
+        table, places = self._table, self._places
+        beginnings = struct.Struct(f'<Q{self._size - 8}x')
+        for (beginning,) in beginnings.iter_unpack(digests):
+            place = beginning % places
+            while table[place] != _EMPTY:
+                place += 1
+                if place == places:
+                    place = 0
+            table[place] = number
+            number += 1
+        self._count = number
 
     def digest(self, number: int) -> bytes:
         """Return the digest of a cluster."""

@@ -62,6 +62,9 @@ _OPTIONAL_ARGSINFO = {
     'bandwidth_limit': 'Most bytes to send per second; 0 for no limit.',
     'io_priority': 'Priority of reading: normal, low or idle.',
     'slice_seconds': 'Seconds after which the step answers.',
+    'parent': 'Snapshot to build upon; set by the conductor.',
+    'full_reason': 'Why there is no parent; set by the conductor.',
+    'redundancy': 'Snapshots in a row that rely on one copy; 0 for all.',
 }
 
 
@@ -71,7 +74,7 @@ class SnapshotHardwareManager(hardware.HardwareManager):
     HARDWARE_MANAGER_NAME = 'SnapshotHardwareManager'
     # Raised when the arguments or the result of a step change; Ironic starts
     # over when it differs within one service operation.
-    HARDWARE_MANAGER_VERSION = '2'
+    HARDWARE_MANAGER_VERSION = '3'
 
     def __init__(self):
         super().__init__()
@@ -186,6 +189,9 @@ def _capture(node, wanted, means):
                 stop=means.stop,
                 software=software.versions('ironic-python-agent'),
                 counters=means.counters,
+                readable=lambda prefix: bool(
+                    means.auth.grant.find('GET', prefix)
+                ),
             )
 
 

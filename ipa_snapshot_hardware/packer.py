@@ -186,7 +186,7 @@ class Packer:
         self, name: str, built: pack.BuiltPack, room: memoryview
     ) -> None:
         stored = self._store.put(self._prefix + name, built.data)
-        self._records[name] = manifest.PackRecord(
+        self._records[name] = manifest.PackRecord.new(
             attempt=self._attempt,
             name=name,
             size=len(built.data),

@@ -8,10 +8,12 @@ name of an object.
 """
 
 import dataclasses
+import re
 from collections.abc import MutableMapping
 
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import digest as digests
+from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import geometry
 from ironic_snapshot_core import grant as grants
@@ -41,6 +43,11 @@ MAX_NAME = 255
 MIN_BANDWIDTH = 64 * units.KiB
 MAX_BANDWIDTH = 1 * units.TiB
 MAX_SLICE_S = 3600
+MAX_REASON = 1000
+MAX_REDUNDANCY = 1000
+
+#: Of a capture without a parent that nobody gave another reason for.
+ASKED_FOR = 'asked for'
 
 _REQUIRED = frozenset(
     {
@@ -67,8 +74,25 @@ _OPTIONAL = frozenset(
         'bandwidth_limit',
         'io_priority',
         'slice_seconds',
+        'parent',
+        'full_reason',
+        'redundancy',
     }
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParentRequest:
+    """The snapshot to build upon.
+
+    :param size: of its manifest, in bytes.
+    :param digest: of its manifest, BLAKE3 in hexadecimal digits.
+    """
+
+    snapshot: str
+    lineage: layout.Lineage
+    size: int
+    digest: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +106,10 @@ class CaptureRequest:
     :param bandwidth_limit: of uploads, in bytes per second; 0: none.
     :param io_priority: of reading: ``normal``, ``low`` or ``idle``.
     :param slice_seconds: after which the step answers.
+    :param parent: the snapshot to build upon, or None.
+    :param full_reason: why there is no parent; None when there is one.
+    :param redundancy: so many snapshots in a row rely on one copy of a pack,
+        then there is to be another; 0: on one for ever.
     """
 
     snapshot: str
@@ -100,6 +128,9 @@ class CaptureRequest:
     bandwidth_limit: int = 0
     io_priority: str = priority.NORMAL
     slice_seconds: int = DEFAULT_SLICE_S
+    parent: ParentRequest | None = None
+    full_reason: str | None = ASKED_FOR
+    redundancy: int = 0
 
     @property
     def prefix(self) -> str:
@@ -149,6 +180,7 @@ def parse(
         if args['codec_level'] is None
         else _number(args, 'codec_level', 0, MAX_LEVEL),
     )
+    parent = _parent(args.get('parent'))
     request = CaptureRequest(
         snapshot=snapshot,
         name=_name(args),
@@ -168,16 +200,26 @@ def parse(
         slice_seconds=_number(
             args, 'slice_seconds', 1, MAX_SLICE_S, DEFAULT_SLICE_S
         ),
+        parent=parent,
+        full_reason=_full_reason(args, parent),
+        redundancy=_number(args, 'redundancy', 0, MAX_REDUNDANCY),
     )
     _check_level(request, args['codec_level'])
-    for method in ('PUT', 'GET'):
-        if not grant.find(method, request.prefix):
-            raise errors.InvalidValue(
-                'grant',
-                '(not shown)',
-                f'it does not permit {method} below {request.prefix}',
-            )
+    needed = [('PUT', request.prefix), ('GET', request.prefix)]
+    if parent:
+        snapshots = layout.snapshots_prefix(parent.lineage)
+        needed.append(('GET', f'{snapshots}{parent.snapshot}/'))
+    for method, prefix in needed:
+        if not grant.find(method, prefix):
+            raise not_permitted(method, prefix)
     return request
+
+
+def not_permitted(method: str, prefix: str) -> errors.InvalidValue:
+    """Say what the grant does not permit."""
+    return errors.InvalidValue(
+        'grant', '(not shown)', f'it does not permit {method} below {prefix}'
+    )
 
 
 # Private
@@ -262,6 +304,59 @@ def _check_level(request: CaptureRequest, asked: object) -> None:
             True,
             f'it goes with {ADAPTIVE_CODEC} and without a codec_level',
         )
+
+
+def _parent(value: object) -> ParentRequest | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.keys() != {
+        'snapshot',
+        'lineage',
+        'manifest',
+    }:
+        raise errors.InvalidValue(
+            'parent',
+            value,
+            'it is not {"snapshot": ..., "lineage": ..., "manifest": ...}',
+        )
+    record = value['manifest']
+    if not isinstance(record, dict) or record.keys() != {'size', 'digest'}:
+        raise errors.InvalidValue(
+            'manifest', record, 'it is not {"size": ..., "digest": ...}'
+        )
+    digest = _text(record, 'digest')
+    if not re.fullmatch('[0-9a-f]{64}', digest):
+        raise errors.InvalidValue(
+            'digest', digest[:64], 'it is not 64 lower-case hexadecimal digits'
+        )
+    return ParentRequest(
+        layout.validate_uuid(_text(value, 'snapshot')),
+        _lineage(value['lineage']),
+        _number(record, 'size', 1, document.MAX_SIZE),
+        digest,
+    )
+
+
+def _full_reason(
+    args: MutableMapping[str, object], parent: ParentRequest | None
+) -> str | None:
+    """Check why there is no parent: there is one or the other."""
+    reason = args.get('full_reason', None if parent else ASKED_FOR)
+    if reason is None and parent:
+        return None
+    if parent or not isinstance(reason, str):
+        raise errors.InvalidValue(
+            'full_reason',
+            reason,
+            'it is a text when there is no parent, and null when there is one',
+        )
+    if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
+        raise errors.InvalidValue(
+            'full_reason',
+            reason[:MAX_REASON],
+            f'it is not 1 to {MAX_REASON} printable characters',
+        )
+    return reason
 
 
 def _lineage(value: object) -> layout.Lineage:

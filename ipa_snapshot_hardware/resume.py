@@ -28,6 +28,7 @@ from ironic_snapshot_core.store import base as stores
 from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import packer
+from ipa_snapshot_hardware import parent as parents
 from ipa_snapshot_hardware import request
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Plan:
     """What two runs of one capture must have in common.
 
     :param disk_size: in bytes.
-    :param extents: digest of what is to be read.
+    :param extents: digest of what is to be read, and of what it builds upon.
     """
 
     wanted: request.CaptureRequest
@@ -85,22 +86,28 @@ class Found:
         return merged
 
 
-def digest_of(extents: extent.DataExtents) -> bytes:
-    """Give the digest of what is to be read of a disk."""
-    hasher = blake3.blake3()
+def digest_of(extents: extent.DataExtents, basis: str = '') -> bytes:
+    """Give the digest of what is to be read of a disk.
+
+    :param basis: says what the capture builds upon.
+    """
+    hasher = blake3.blake3(basis.encode())
     for start, end in extents:
         hasher.update(b'%d-%d\n' % (start, end))
     return hasher.digest()
 
 
-def find(store: stores.Store, plan: Plan) -> Found:
+def find(
+    store: stores.Store, plan: Plan, shared: parents.Shared
+) -> Found:
     """Find the checkpoints to go on behind; none: start afresh.
 
+    :param shared: what the capture builds upon.
     :raises StoreError: the store cannot be asked.
     """
     found = Found()
     try:
-        for data, each in _read(store, plan):
+        for data, each in _read(store, plan, shared):
             found = Found((*found.checkpoints, each), formats.digest(data))
         _check_packs(store, plan.wanted.prefix, found.checkpoints)
     except errors.NotSupported:
@@ -127,19 +134,17 @@ def find(store: stores.Store, plan: Plan) -> Found:
 def restore(
     found: Found,
     content: contents.Content,
+    shared: parents.Shared,
     packs: packer.Packer,
 ) -> None:
     """Take in what is stored."""
     slots = 0
     for each in found.checkpoints:
         first = slots
-        digests: list[bytes] = []
-        for pack in each.index.packs:
-            digests += (entry.digest for entry in pack.entries)
-            slots += len(pack)
+        slots += len(each.index)
         content.restore(
-            ((cluster, slot) for cluster, _, slot in each.map.clusters()),
-            digests,
+            _numbered(each, shared),
+            b''.join(pack.digests for pack in each.index.packs),
         )
         index_packs = []
         for pack in each.index.packs:
@@ -174,6 +179,7 @@ class Writer:
         clock: clocks.Clock,
         threads: executor.Executor,
         content: contents.Content,
+        shared: parents.Shared,
         packs: packer.Packer,
         found: Found,
     ) -> None:
@@ -182,6 +188,7 @@ class Writer:
         self._clock = clock
         self._threads = threads
         self._content = content
+        self._shared = shared
         self._packs = packs
         self._before = found.last
         self._count = len(found.checkpoints)
@@ -230,10 +237,11 @@ class Writer:
             self._mark.packs, mark.packs
         )
         builder = cluster_map.MapBuilder(self._plan.disk_size, size)
-        for cluster, slot in self._content.between(
+        new = self._content.between(
             self._mark.data_clusters, mark.data_clusters
-        ):
-            builder.add(cluster, wanted.snapshot, slot)
+        )
+        for place in self._shared.places(new, wanted.snapshot):
+            builder.add(*place)
         first = self._mark.next_cluster * size
         end = mark.next_cluster * size
         return formats.Checkpoint(
@@ -265,7 +273,7 @@ class Writer:
 
 
 def _read(
-    store: stores.Store, plan: Plan
+    store: stores.Store, plan: Plan, shared: parents.Shared
 ) -> Iterator[tuple[bytes, formats.Checkpoint]]:
     wanted = plan.wanted
     limit = units.MiB + plan.clusters * 96
@@ -310,10 +318,7 @@ def _read(
                 'packs are missing',
             ),
             (
-                all(
-                    slot + count <= slots
-                    for _, count, _, slot in found.map.extents.rows()
-                ),
+                _leads_somewhere(found, slots, shared),
                 'its map leads nowhere',
             ),
         ):
@@ -323,6 +328,56 @@ def _read(
         cluster = found.next_cluster
         before = formats.digest(data)
         number += 1
+
+
+def _leads_somewhere(
+    found: formats.Checkpoint, slots: int, shared: parents.Shared
+) -> bool:
+    """Tell whether the map refers to what is there."""
+    attempts = found.map.attempts
+    for _, count, number, slot in found.map.extents.rows():
+        if attempts[number] == found.attempt:
+            if slot + count > slots:
+                return False
+        elif not _is_shared(shared, attempts[number], slot, count):
+            return False
+    return True
+
+
+def _is_shared(
+    shared: parents.Shared, attempt: str, slot: int, count: int
+) -> bool:
+    end = slot + count
+    while slot < end:
+        place = shared.number_of(attempt, slot)
+        if place is None:
+            return False
+        slot += place[1]
+    return True
+
+
+def _numbered(
+    found: formats.Checkpoint, shared: parents.Shared
+) -> Iterator[tuple[int, int]]:
+    """Give (cluster, number of its content) of a checkpoint."""
+    attempts = found.map.attempts
+    for cluster, count, number, slot in found.map.extents.rows():
+        end = cluster + count
+        while cluster < end:
+            if attempts[number] == found.attempt:
+                first, length = shared.size + slot, count
+            else:
+                place = shared.number_of(attempts[number], slot)
+                if place is None:
+                    raise AssertionError('not shared, yet it was')
+                first, length = place
+            length = min(length, end - cluster)
+            yield from zip(
+                range(cluster, cluster + length),
+                range(first, first + length),
+                strict=True,
+            )
+            cluster, slot = cluster + length, slot + length
 
 
 def _check_packs(

@@ -34,12 +34,14 @@ def choose(
     runs: Iterable[tuple[int, int]],
     cluster_size: int,
     starts: Iterable[int] = (),
+    most: int = RANDOM_CLUSTERS,
 ) -> list[int]:
     """Choose clusters to be read a second time.
 
     :param seed: the same seed chooses the same clusters.
     :param runs: of clusters that are read: (first, count), in order.
     :param starts: offsets in bytes to be looked at, if they are read.
+    :param most: to be chosen at random.
     """
     firsts, ends = array.array('I'), array.array('I')
     total = 0
@@ -51,7 +53,7 @@ def choose(
     ordinals = {*range(edge), *range(total - edge, total)}
     ordinals.update(
         random.Random(seed).sample(  # noqa: S311  nothing to guess
-            range(total), min(RANDOM_CLUSTERS, total)
+            range(total), min(most, total)
         )
     )
     chosen = set()

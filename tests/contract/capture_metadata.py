@@ -3,10 +3,12 @@
 
 Fills the structures of a capture with so many clusters, each new, every
 third one incompressible, in packs of 500; then makes map, head and index of
-them. Prints one line of JSON: seconds of processor time, and bytes of memory
+them. With the word "shared" behind the number, all of them are known from a
+parent. Prints one line of JSON: seconds of processor time, and bytes of memory
 beyond those of the process itself.
 """
 
+import array
 import hashlib
 import json
 import sys
@@ -14,6 +16,7 @@ import time
 
 from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import documents
+from ipa_snapshot_hardware import parent
 from ironic_snapshot_core import codec
 from ironic_snapshot_core import index
 from ironic_snapshot_core import manifest
@@ -61,31 +64,81 @@ def fill(clusters):
     return content, index_packs, seconds
 
 
+def fill_shared(clusters):
+    """Take in clusters that a parent has stored, as a capture does."""
+    content = contents.Content(clusters, 32, clusters)
+    packs = []
+    seconds = 0.0
+    for first in range(0, clusters, IN_PACK):
+        numbers = range(first, min(first + IN_PACK, clusters))
+        digests = b''.join(
+            hashlib.sha256(number.to_bytes(8, 'little')).digest()
+            for number in numbers
+        )
+        offsets = array.array(
+            'I', range(0, (len(numbers) + 1) * COMPRESSED, COMPRESSED)
+        )
+        name = f'pack-{len(packs) + 1:06d}'
+        started = time.process_time()
+        content.load(digests)
+        packs.append(
+            parent.ParentPack(
+                record(name, offsets),
+                index.IndexPack(
+                    name,
+                    0,
+                    offsets,
+                    content.shared_digests(first, len(numbers)),
+                ),
+                first,
+                first,
+            )
+        )
+        seconds += time.process_time() - started
+    started = time.process_time()
+    for first in range(0, clusters, IN_PACK):
+        numbers = list(range(first, min(first + IN_PACK, clusters)))
+        content.extend(numbers, numbers)
+    seconds += time.process_time() - started
+    return content, parent.Shared(packs), seconds
+
+
+def record(name, offsets):
+    return manifest.PackRecord.new(
+        requests.SNAPSHOT,
+        name,
+        -(-offsets[-1] // C) * C,
+        '0' * 32,
+        len(offsets) - 1,
+        offsets[-1],
+    )
+
+
 def main():
     clusters = int(sys.argv[1])
     before, _ = capture_process.resident()
-    content, index_packs, gathering = fill(clusters)
+    if sys.argv[2:] == ['shared']:
+        content, shared, gathering = fill_shared(clusters)
+        index_packs = []
+    else:
+        content, index_packs, gathering = fill(clusters)
+        shared = parent.NOTHING
     gathered, _ = capture_process.resident()
     started = time.process_time()
     found = index.Index(
         requests.SNAPSHOT, C, 'zstd', 'blake3-256', tuple(index_packs)
     )
+    records = [
+        *shared.records(content, C).values(),
+        *(record(each.name, each.offsets) for each in index_packs),
+    ]
     sizes = {
         'map': len(
-            documents.build_map(content, clusters * C, C, requests.SNAPSHOT)
+            documents.build_map(
+                content, clusters * C, C, requests.SNAPSHOT, shared
+            )
         )
     }
-    records = [
-        manifest.PackRecord(
-            requests.SNAPSHOT,
-            each.name,
-            -(-each.offsets[-1] // C) * C,
-            '0' * 32,
-            len(each),
-            each.offsets[-1],
-        )
-        for each in index_packs
-    ]
     sizes['head'] = len(
         documents.build_head(
             content,
@@ -93,6 +146,7 @@ def main():
             clusters * C,
             codec.get_codec('zstd'),
             records,
+            shared,
         )
     )
     sizes['index'] = len(index.encode(found))

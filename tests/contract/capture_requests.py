@@ -17,6 +17,7 @@ from ironic_snapshot_core import digest
 from ironic_snapshot_core import grant as grants
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
+from ironic_snapshot_core import manifest
 from ironic_snapshot_core import pack as packing
 from ironic_snapshot_core import units
 from ironic_snapshot_core.store import auth
@@ -35,13 +36,16 @@ SMALL = 64 * units.KiB
 
 def mint(url='http://127.0.0.1:9/v1/AUTH_test/snapshots', **changes):
     """Make the grant the conductor makes for a capture."""
-    options = {'prefix': PREFIX, 'lifetime_s': 600}
+    options = {'prefix': PREFIX, 'lifetime_s': 600, 'readable': ()}
     options.update(changes)
     return grants.mint(
         url,
         KEY,
         int(time.time()) + options['lifetime_s'],
-        [(method, options['prefix']) for method in ('PUT', 'GET')],
+        [
+            *((method, options['prefix']) for method in ('PUT', 'GET')),
+            *(('GET', prefix) for prefix in options['readable']),
+        ],
     )
 
 
@@ -104,24 +108,83 @@ def run(
     )
 
 
+def commit(store, report, lineage=LINEAGE, sequence=1):
+    """Write the manifest as a conductor does; give the request for a child."""
+    made = manifest.Manifest.from_report(
+        report,
+        name='golden',
+        description='',
+        lineage=lineage,
+        sequence=sequence,
+        node=manifest.NodeRecord(lineage.node, None, None),
+        project=None,
+        consistency='clean',
+        started_at='2026-01-31T12:00:00Z',
+        created_at='2026-01-31T12:00:00Z',
+        image=manifest.ImageRecord(
+            layout.image_name(lineage, report.snapshot),
+            sum(each.used for each in image_segments(report)),
+        ),
+    )
+    data = made.to_bytes(b'a key')
+    store.put(layout.manifest_name(lineage, report.snapshot), data)
+    return step_request.ParentRequest(
+        report.snapshot, lineage, len(data), blake3(data)
+    )
+
+
+def snapshot_id(number):
+    """Make the id of one snapshot of several."""
+    return f'44444444-4444-4444-8444-{number:012d}'
+
+
+def run_child(disk, store, parent, number=2, **changes):
+    """Capture a disk upon a parent; as :func:`run`.
+
+    :param parent: of the request, or None.
+    """
+    fields = {
+        'snapshot': snapshot_id(number),
+        'parent': parent,
+        'full_reason': None if parent else 'asked for',
+    } | (changes.pop('fields', None) or {})
+    return run(disk, store, fields=fields, **changes)
+
+
+def prefix_of(report, attempt=None):
+    """Give what the names of an attempt's objects begin with."""
+    lineages = {each.id: each.lineage for each in report.attempts}
+    attempt = attempt or report.snapshot
+    return layout.attempt_prefix(lineages.get(attempt, LINEAGE), attempt)
+
+
 def image_segments(report):
     """Tell what the conductor would join: the head, then the packs."""
     return [
         stores.Segment(
-            PREFIX + layout.HEAD, report.head.size, report.head.etag
+            report.head.name,
+            report.head.size,
+            report.head.etag,
         ),
         *(
-            stores.Segment(PREFIX + pack.name, pack.size, pack.etag)
+            stores.Segment(
+                prefix_of(report, pack.attempt) + pack.name,
+                pack.size,
+                pack.etag,
+                pack.start,
+                pack.length,
+            )
             for pack in report.packs
+            if not pack.spare
         ),
     ]
 
 
-def objects(store):
-    """Read all objects of the attempt but the report, which tells times."""
+def objects(store, prefix=PREFIX):
+    """Read all objects of an attempt but the report, which tells times."""
     return {
-        info.name.removeprefix(PREFIX): store.get(info.name, units.GiB)
-        for info in store.list(PREFIX)
+        info.name.removeprefix(prefix): store.get(info.name, units.GiB)
+        for info in store.list(prefix)
         if not info.name.endswith('/' + layout.REPORT)
     }
 
@@ -167,21 +230,33 @@ class SwiftContainer:
 
 def read_back(store, report):
     """Read the disk from what was stored, verifying every cluster."""
-    index = indexes.decode(store.get(PREFIX + layout.INDEX, units.GiB))
-    placed = cluster_map.decode(store.get(PREFIX + layout.MAP, units.GiB))
-    packs = [store.get(PREFIX + pack.name, units.GiB) for pack in index.packs]
+    placed = cluster_map.decode(
+        store.get(prefix_of(report) + layout.MAP, units.GiB)
+    )
+    found = {
+        each.id: indexes.decode(
+            store.get(prefix_of(report, each.id) + layout.INDEX, units.GiB)
+        )
+        for each in report.attempts
+    }
+    packs = {}
     codec = codecs.get_codec(report.codec)
-    content = bytearray(placed.cluster_count * placed.cluster_size)
-    for cluster, _, slot in placed.clusters():
-        found = index.lookup(slot)
-        content[
-            cluster * placed.cluster_size : (cluster + 1) * placed.cluster_size
-        ] = packing.read_cluster(
-            packing.PackEntry(found.digest, found.length, found.compressed),
-            packs[found.pack][found.offset : found.offset + found.length],
+    size = placed.cluster_size
+    content = bytearray(placed.cluster_count * size)
+    for cluster, number, slot in placed.clusters():
+        attempt = placed.attempts[number]
+        entry = found[attempt].lookup(slot)
+        name = prefix_of(report, attempt) + (
+            found[attempt].packs[entry.pack].name
+        )
+        if name not in packs:
+            packs[name] = store.get(name, units.GiB)
+        content[cluster * size : (cluster + 1) * size] = packing.read_cluster(
+            packing.PackEntry(entry.digest, entry.length, entry.compressed),
+            packs[name][entry.offset : entry.offset + entry.length],
             codec,
             digest.DEFAULT_DIGEST,
-            placed.cluster_size,
+            size,
         )
     return bytes(content[: placed.disk_size])
 

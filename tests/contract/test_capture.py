@@ -158,7 +158,7 @@ class TestObjects:
         assert manifest.CaptureReport.from_bytes(report) == found.report
         for name, record in (
             ('report', found.record),
-            ('index', found.report.index),
+            ('index', found.report.attempts[0].index),
             ('map', found.report.map),
             ('head', found.report.head),
         ):
@@ -704,6 +704,27 @@ class TestMetadata:
         assert found['gathered'] <= 200 * MiB * self.SHARE + MiB
         bound = budget.GATHERED_PER_CLUSTER + budget.ENCODING_PER_CLUSTER
         assert found['peak'] <= self.CLUSTERS * bound + 12 * MiB
+        assert found['building_s'] <= 10 * self.SHARE
+
+
+    def test_those_of_a_parent(self):
+        done = subprocess.run(
+            [
+                *(sys.executable, '-m', 'tests.contract.capture_metadata'),
+                *(str(self.CLUSTERS), 'shared'),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        found = json.loads(done.stdout)
+        # Nothing is new: of what is gathered there is no digest, and of its
+        # places in the table only that they are empty.
+        bound = budget.SHARED_PER_CLUSTER + budget.GATHERED_PER_CLUSTER - 32
+        assert found['gathered'] <= self.CLUSTERS * bound + 4 * MiB
+        assert found['peak'] <= (
+            self.CLUSTERS * (bound + budget.ENCODING_PER_CLUSTER) + 12 * MiB
+        )
+        assert found['gathering_s'] <= 4 * self.SHARE
         assert found['building_s'] <= 10 * self.SHARE
 
 

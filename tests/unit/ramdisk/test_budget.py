@@ -96,6 +96,39 @@ def test_only_what_is_in_use_counts():
     assert fit(many + 1000).memory - fit(many).memory == gathered + encoding
 
 
+def test_a_parent_counts():
+    def with_parent(**known):
+        return budget.fit(
+            plan(memory_limit=64 * GiB),
+            cluster_size=256 * units.KiB,
+            codec=codec.get_codec('zstd'),
+            clusters=1_335_000,
+            **known,
+        ).memory
+
+    alone = with_parent()
+    assert with_parent(shared=1000) - alone == (
+        1000 * budget.SHARED_PER_CLUSTER
+    )
+    assert with_parent(spare=1000) - alone == 1000 * budget.SPARE_PER_CLUSTER
+    # It is gone before anything is read.
+    assert with_parent(index_bytes=50 * MiB) == alone
+    assert with_parent(index_bytes=GiB) > alone + 3 * GiB
+
+
+def test_350_gigabytes_upon_a_parent():
+    clusters = 350 * 1000**3 // (256 * units.KiB)
+    found = budget.fit(
+        plan(memory_limit=64 * GiB, workers=2),
+        cluster_size=256 * units.KiB,
+        codec=codec.get_codec('zstd'),
+        clusters=clusters,
+        shared=clusters,
+        index_bytes=37 * clusters,
+    )
+    assert found.memory < 400 * MiB
+
+
 def test_metadata_of_a_terabyte():
     per_cluster = budget.GATHERED_PER_CLUSTER
     assert 4_000_000 * per_cluster <= 210 * 1000 * 1000

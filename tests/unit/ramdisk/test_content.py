@@ -16,7 +16,7 @@ def digest(letter):
 def test_a_disk_of_zeroes():
     found = content.Content(5, 32)
     assert list(found) == []
-    assert (found.data_clusters, found.distinct_clusters) == (0, 0)
+    assert (found.data_clusters, found.new_clusters) == (0, 0)
 
 
 def test_equal_clusters_share_a_slot():
@@ -28,7 +28,7 @@ def test_equal_clusters_share_a_slot():
         if letter != '-'
     ]
     assert new == [True, True, False, False, True]
-    assert (found.data_clusters, found.distinct_clusters) == (5, 3)
+    assert (found.data_clusters, found.new_clusters) == (5, 3)
     # One pack that has put C before A before B.
     found.place(0, (2, 0, 1))
     assert list(found) == [(0, 1), (1, 2), (3, 1), (4, 2), (5, 0)]
@@ -51,7 +51,7 @@ def test_more_packs():
 
 def test_it_goes_on_behind_what_was_restored():
     found = content.Content(6, 32)
-    found.restore(iter([(0, 1), (3, 0)]), [digest('B'), digest('A')])
+    found.restore(iter([(0, 1), (3, 0)]), digest('B') + digest('A'))
     assert not found.add(4, digest('A'))
     assert found.add(5, digest('C'))
     found.place(2, (0,))
@@ -60,9 +60,9 @@ def test_it_goes_on_behind_what_was_restored():
 
 def test_what_is_known():
     found = content.Content(2, 32)
-    assert not found.is_known(digest('A'))
+    assert found.find(digest('A')) is None
     found.add(1, digest('A'))
-    assert found.is_known(digest('A'))
+    assert found.find(digest('A')) == 0
 
 
 def test_too_many_clusters():
@@ -100,4 +100,6 @@ def test_any_disk_and_any_shuffle(picture, data):
     assert bytes(found.digests(0, len(slots))) == b''.join(
         map(digest, slots)
     )
-    assert all(found.is_known(digest(letter)) for letter in slots)
+    assert all(
+        found.find(digest(letter)) == slot for slot, letter in enumerate(slots)
+    )

@@ -65,6 +65,37 @@ def test_it_is_a_dict(digests):
     assert len(table) == len(model)
 
 
+@hypothesis.given(strategies.lists(DIGESTS), strategies.lists(DIGESTS))
+def test_what_is_loaded_is_known(loaded, added):
+    table = known.KnownClusters(len(loaded) + len(added), 32)
+    table.load(b''.join(loaded))
+    assert len(table) == len(loaded)
+    # Of two that are equal the first is found.
+    for each in loaded:
+        assert table.find(each) == loaded.index(each)
+    assert [table.digest(n) for n in range(len(loaded))] == loaded
+    model = {each: loaded.index(each) for each in loaded}
+    for each in added:
+        number = len(table)
+        assert table.add(each) == model.setdefault(each, number)
+
+
+def test_no_more_is_loaded_than_fits():
+    table = known.KnownClusters(2, 32)
+    table.add(digest(1))
+    with pytest.raises(ValueError, match='more than 2'):
+        table.load(digest(2) + digest(3))
+
+
+def test_what_is_loaded_is_not_settled_again():
+    table = known.KnownClusters(4, 32)
+    table.load(digest(1) + digest(2))
+    table.add(digest(3))
+    table.add(digest(4))
+    table.settle((1, 0))
+    assert [table.find(digest(n)) for n in (1, 2, 4, 3)] == [0, 1, 2, 3]
+
+
 def test_memory_is_as_foretold():
     clusters = 100_000
     tracemalloc.start()
@@ -78,4 +109,5 @@ def test_memory_is_as_foretold():
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert used <= known.memory_needed(clusters, 32) + 4096
+    # That of the digests is not from the heap.
+    assert used <= known.memory_needed(clusters, 0) + 4096

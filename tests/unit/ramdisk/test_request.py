@@ -189,3 +189,103 @@ def test_an_invalid_grant_is_emptied_and_not_shown():
         request.take_grant({'grant': given})
     assert given == {}
     assert 'canary' not in str(caught.value)
+
+
+PARENT = {
+    'snapshot': '44444444-4444-4444-8444-444444444444',
+    'lineage': {'node': NODE, 'generation': SNAPSHOT},
+    'manifest': {'size': 1000, 'digest': 'ab' * 32},
+}
+OF_PARENT = (
+    f'v1/{NODE}/{SNAPSHOT}/snapshots/{PARENT["snapshot"]}/'
+)
+
+
+def with_parent(prefix=OF_PARENT, **changes):
+    own = layout.attempt_prefix(LINEAGE, SNAPSHOT)
+    given = grant.mint(
+        URL,
+        'key',
+        2_000_000_000,
+        [('PUT', own), ('GET', own), ('GET', prefix)],
+    )
+    return arguments(grant=given.to_dict(), **({'parent': PARENT} | changes))
+
+
+def test_a_parent():
+    found = take(with_parent(redundancy=16))
+    assert found.parent == request.ParentRequest(
+        PARENT['snapshot'], layout.Lineage(NODE, SNAPSHOT), 1000, 'ab' * 32
+    )
+    assert (found.full_reason, found.redundancy) == (None, 16)
+    assert take(with_parent(full_reason=None)).full_reason is None
+
+
+def test_no_parent():
+    found = take(arguments(parent=None, full_reason='it is the first'))
+    assert (found.parent, found.full_reason) == (None, 'it is the first')
+    assert found.redundancy == 0
+    assert take(arguments()).full_reason == 'asked for'
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('parent', 'auto'),
+        ('parent', PARENT | {'name': 'golden'}),
+        ('parent', {k: v for k, v in PARENT.items() if k != 'manifest'}),
+        ('parent', PARENT | {'snapshot': 1}),
+        ('parent', PARENT | {'snapshot': 'not-a-uuid'}),
+        ('parent', PARENT | {'lineage': NODE}),
+        ('parent', PARENT | {'lineage': {'node': NODE}}),
+        ('parent', PARENT | {'manifest': 'ab' * 32}),
+        ('parent', PARENT | {'manifest': {'size': 1000}}),
+        (
+            'parent',
+            PARENT | {'manifest': {'size': 0, 'digest': 'ab' * 32}},
+        ),
+        (
+            'parent',
+            PARENT | {'manifest': {'size': 2**40, 'digest': 'ab' * 32}},
+        ),
+        (
+            'parent',
+            PARENT | {'manifest': {'size': True, 'digest': 'ab' * 32}},
+        ),
+        (
+            'parent',
+            PARENT | {'manifest': {'size': 1000, 'digest': 'AB' * 32}},
+        ),
+        (
+            'parent',
+            PARENT | {'manifest': {'size': 1000, 'digest': 'ab' * 31}},
+        ),
+        ('parent', PARENT | {'manifest': {'size': 1000, 'digest': None}}),
+        ('full_reason', 'there is a parent'),
+        ('redundancy', -1),
+        ('redundancy', 1001),
+        ('redundancy', True),
+        ('redundancy', None),
+    ],
+)
+def test_a_wrong_parent(name, value):
+    with pytest.raises((errors.InvalidValue, errors.InvalidName)):
+        take(with_parent(**{name: value}))
+
+
+@pytest.mark.parametrize('reason', [None, '', 7, 'a\nb', 'x' * 1001])
+def test_a_wrong_reason_for_having_none(reason):
+    with pytest.raises(errors.InvalidValue, match='full_reason'):
+        take(arguments(parent=None, full_reason=reason))
+
+
+@pytest.mark.parametrize(
+    'prefix',
+    [
+        OF_PARENT.replace('snapshots', 'attempts'),
+        OF_PARENT.replace(SNAPSHOT, GENERATION),
+    ],
+)
+def test_a_grant_that_does_not_cover_the_parent(prefix):
+    with pytest.raises(errors.InvalidValue, match=f'GET below {OF_PARENT}'):
+        take(with_parent(prefix))

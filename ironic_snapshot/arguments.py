@@ -13,15 +13,18 @@ import jsonschema
 from ironic_snapshot.conf import BANDWIDTH_MAX
 from ironic_snapshot.conf import CLUSTER_SIZES
 from ironic_snapshot.conf import CONF
+from ironic_snapshot_core import parent as parents
 from ironic_snapshot_core.codec import CODECS
 
 
 STEP_INTERFACE = 'deploy'
 STEP = 'snapshot'
 
-# zstd, with a level that is chosen while capturing.
 AUTO = 'auto'
+# zstd, with a level that is chosen while capturing.
 _AUTO_CODEC = 'zstd'
+
+_UUID = '[0-9a-f]{8}-' + 3 * '[0-9a-f]{4}-' + '[0-9a-f]{12}'
 
 _PROPERTIES: dict[str, dict[str, Any]] = {
     'name': {
@@ -85,6 +88,15 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
         'description': 'Priority with which the disk is read (default: '
                        '[snapshot]io_priority).',
     },
+    'parent': {
+        'type': 'string',
+        'pattern': rf'\A({parents.AUTO}|{parents.NONE}|{_UUID})\Z',
+        'description': 'Snapshot to build upon, so that only what changed '
+                       'since then is stored: auto, the latest good one of '
+                       'this deployment (default); none: a full snapshot; '
+                       'or the id (a UUID in lower case) of one of the same '
+                       'project.',
+    },
     'shutdown': {
         'type': 'string',
         'enum': ['soft', 'hard'],
@@ -111,6 +123,7 @@ class SnapshotArguments:
     :ivar compression_level: of it; None where there is no choice.
     :ivar adaptive_level: the level is chosen while capturing.
     :ivar bandwidth_limit: in MiB per second; 0: none.
+    :ivar parent: ``auto``, ``none`` or the id of a snapshot.
     """
 
     name: str | None
@@ -124,7 +137,13 @@ class SnapshotArguments:
     allow_bad_sectors: bool
     bandwidth_limit: int
     io_priority: str
+    parent: str
     shutdown: str
+
+    @property
+    def names_parent(self) -> bool:
+        """Whether the user insists on one parent."""
+        return self.parent not in (parents.AUTO, parents.NONE)
 
 
 def parse(args: dict[str, Any] | None) -> SnapshotArguments:
@@ -154,6 +173,7 @@ def parse(args: dict[str, Any] | None) -> SnapshotArguments:
         allow_bad_sectors=args.get('allow_bad_sectors', False),
         bandwidth_limit=_bandwidth(args.get('bandwidth_limit', 0)),
         io_priority=args.get('io_priority', CONF.snapshot.io_priority),
+        parent=args.get('parent', parents.AUTO),
         shutdown=args.get('shutdown', 'soft'))
 
 

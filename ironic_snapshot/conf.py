@@ -83,6 +83,13 @@ SNAPSHOT_OPTS = [
     cfg.IntOpt('pack_size',
                default=64, min=1, max=1024,
                help='MiB after which a pack is closed and uploaded.'),
+    cfg.IntOpt('redundancy',
+               default=0, min=0, max=1000,
+               help='Snapshots in a row that may rely on the same pack; the '
+                    'next one stores its own copy of what it needs of it, '
+                    'and knows of both. Smaller: a lost or damaged pack '
+                    'hurts less. Larger: less is stored. 0: no second '
+                    'copies.'),
     cfg.IntOpt('workers',
                default=0, min=0, max=64,
                help='Threads that hash and compress in the ramdisk; 0: one '

@@ -10,7 +10,6 @@ and in Swift, so that any conductor can go on with it.
 import contextlib
 import dataclasses
 from importlib import metadata
-import json
 from typing import Any
 import uuid
 
@@ -22,13 +21,16 @@ from oslo_log import log
 
 from ironic_snapshot import arguments
 from ironic_snapshot import attempt
+from ironic_snapshot import parent as parents
 from ironic_snapshot import power
 from ironic_snapshot import progress
 from ironic_snapshot.targets import swift
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core import commit
 from ironic_snapshot_core import errors
+from ironic_snapshot_core import figures
 from ironic_snapshot_core import layout
+from ironic_snapshot_core import lease
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core.clock import Clock
 from ironic_snapshot_core.clock import SystemClock
@@ -45,9 +47,9 @@ PROTOCOL = 1
 
 CLOCK: Clock = SystemClock()
 
-# A lease outlives every grant. It is written anew only when this many more
-# seconds have passed, not with each slice.
-_LEASE_MARGIN = 600
+# How often a parent is chosen before the attempt begins; each time but the
+# last it was deleted meanwhile.
+_CHOICES = 3
 
 # Of a time that the agent says.
 _MOST_SECONDS = 10 ** 9
@@ -58,7 +60,7 @@ def check(task) -> list[arguments.SnapshotArguments]:
 
     :returns: the snapshot steps among the requested ones.
     :raises: InvalidParameterValue for a wrong argument, configuration or
-        kind of node.
+        kind of node, or a parent that does not do.
     :raises: StoreError when Swift does not let us in.
     """
     steps = arguments.requested(task.node)
@@ -67,7 +69,9 @@ def check(task) -> list[arguments.SnapshotArguments]:
             raise exception.InvalidParameterValue(
                 'Service step deploy.snapshot captures a local disk, and this '
                 'node boots from a volume: snapshot the volume instead')
-        swift.for_node(task.node).ensure()
+        target = swift.for_node(task.node)
+        target.ensure()
+        _check_parents(task.node, target, steps)
     return steps
 
 
@@ -98,7 +102,7 @@ def start(task, args: dict[str, Any]) -> tuple[attempt.Attempt,
     lineage = attempt.lineage(node)
     now = _now()
     this = attempt.Attempt(
-        attempt.RUNNING,
+        attempt.PREPARING,
         snapshot=str(uuid.uuid4()),
         name=asked.name or f'{node.name or node.uuid} {now}',
         container=target.container,
@@ -110,13 +114,18 @@ def start(task, args: dict[str, Any]) -> tuple[attempt.Attempt,
         step_index=node.driver_internal_info.get('service_step_index'),
         options=_options(asked),
         handled=before.handled)
-    this, agent_args = _slice(this, target, lineage)
+    # Whatever happens, somebody will end the lease.
+    this.save(node)
+    this, agent_args = _begin(node, this, target, lineage, asked)
     # Before the agent hears of it: whatever happens, somebody will end it.
     dataclasses.replace(
         this, progress=progress.Progress(moved_at=now)).save(node)
-    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins',
+    parent = parents.Parent.of(this.options)
+    LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins: '
+             '%(kind)s',
              {'snapshot': this.snapshot, 'name': this.name,
-              'node': node.uuid})
+              'node': node.uuid,
+              'kind': parents.describe(parent.id, parent.full_reason)})
     return this, agent_args
 
 
@@ -133,6 +142,7 @@ def proceed(task, lost: bool = False) -> tuple[attempt.Attempt,
         and the arguments for the agent. These hold signatures: they are sent
         to the agent and neither saved nor logged.
     :raises: NodeServicingFailure when the agent has restarted too often.
+    :raises: ParentGone when the parent is not there any more.
     """
     node = task.node
     this = attempt.load(node)
@@ -225,9 +235,9 @@ def close(node, status: str, reason: str = '') -> None:
         return
     if this.snapshot:
         try:
-            _end_lease(swift.named(this.container),
-                       layout.Lineage(node.uuid, this.generation),
-                       this.snapshot)
+            lease.delete(swift.named(this.container).store,
+                         layout.Lineage(node.uuid, this.generation),
+                         this.snapshot)
         except Exception as exc:
             LOG.warning('The lease of snapshot %(snapshot)s stays behind '
                         'until it expires: %(error)s',
@@ -250,6 +260,7 @@ def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
         'adaptive_level': asked.adaptive_level,
         'digest': DEFAULT_DIGEST.id,
         'pack_size': CONF.snapshot.pack_size * MiB,
+        'redundancy': CONF.snapshot.redundancy,
         'workers': CONF.snapshot.workers,
         'memory_limit': CONF.snapshot.memory_limit * MiB,
         'all_blocks': asked.all_blocks,
@@ -261,21 +272,76 @@ def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
     }
 
 
+def _check_parents(node, target: swift.SwiftTarget,
+                   steps: list[arguments.SnapshotArguments]) -> None:
+    """Refuse a parent that the user has named and that does not do.
+
+    :raises: InvalidParameterValue.
+    """
+    for asked in steps:
+        if asked.names_parent:
+            try:
+                parents.choose(
+                    target.store, node, attempt.lineage(node), asked)
+            except errors.ParentUnsuitable as exc:
+                raise exception.InvalidParameterValue(
+                    f'Service step deploy.snapshot: {explain(exc)}') from None
+
+
+def _begin(node, this: attempt.Attempt, target: swift.SwiftTarget,
+           lineage: layout.Lineage,
+           asked: arguments.SnapshotArguments) -> tuple[attempt.Attempt,
+                                                        dict[str, Any]]:
+    """Choose a parent, and prepare the first slice.
+
+    Whoever deletes a snapshot looks for leases first: a parent that is read
+    once more when the lease names it will stay, or the commit finds out.
+
+    :raises: ParentUnsuitable, ParentGone.
+    """
+    choices = 0
+    while True:
+        choices += 1
+        parent = parents.choose(target.store, node, lineage, asked)
+        begun = _write_lease(
+            dataclasses.replace(
+                this, status=attempt.RUNNING,
+                options={**this.options, **parent.to_options()}),
+            target, lineage, int(CLOCK.time()) + CONF.snapshot.grant_ttl)
+        try:
+            return _slice(begun, target, lineage)
+        except errors.ParentGone:
+            if choices == _CHOICES:
+                raise
+
+
+def _write_lease(this: attempt.Attempt, target: swift.SwiftTarget,
+                 lineage: layout.Lineage, expires: int) -> attempt.Attempt:
+    """Write the lease anew, to outlive this moment.
+
+    The margin saves writing it with each slice, too.
+    """
+    this = dataclasses.replace(this, lease_expires=expires + lease.MARGIN_S)
+    lease.put(target.store, lineage, lease.Lease(
+        snapshot=this.snapshot, parent=parents.Parent.of(this.options).id,
+        expires=this.lease_expires))
+    return this
+
+
 def _slice(this: attempt.Attempt, target: swift.SwiftTarget,
            lineage: layout.Lineage) -> tuple[attempt.Attempt,
                                              dict[str, Any]]:
     """A grant, and a lease that outlives it."""
     now = CLOCK.time()
     expires = int(now) + CONF.snapshot.grant_ttl
-    prefix = layout.attempt_prefix(lineage, this.snapshot)
-    grant = target.grant([('PUT', prefix), ('GET', prefix)], expires)
+    own = layout.attempt_prefix(lineage, this.snapshot)
+    parent = parents.Parent.of(this.options).read(
+        target.store, this.snapshot)
+    grant = target.grant(
+        [('PUT', own), ('GET', own),
+         *(('GET', prefix) for prefix in parents.prefixes(parent))], expires)
     if this.lease_expires < expires:
-        this = dataclasses.replace(
-            this, lease_expires=expires + _LEASE_MARGIN)
-        target.store.put(
-            layout.lease_name(lineage, this.snapshot),
-            json.dumps({'version': 1, 'snapshot': this.snapshot,
-                        'expires': this.lease_expires}).encode())
+        this = _write_lease(this, target, lineage, expires)
     this = dataclasses.replace(this, progress=this.progress.asked(now))
     return this, {
         'protocol': PROTOCOL,
@@ -320,19 +386,23 @@ def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
     asked = (node.service_step or {}).get('args') or {}
     manifest = commit.commit(store, commit.Intent(
         lineage=lineage, snapshot=this.snapshot, report=report,
-        facts=_facts(node, this, asked.get('description', ''))),
-        CONF.snapshot.manifest_key.encode(), CONF.snapshot.sweep_workers)
+        facts=_facts(node, this, asked.get('description', '')),
+        parent=_parent(store, lineage, this),
+        full_reason=this.options.get('full_reason')),
+        CONF.snapshot.manifest_key.encode(), CONF.snapshot.sweep_workers,
+        CLOCK)
     with contextlib.suppress(errors.Error):
         # A lease that stays behind expires; the snapshot is what counts.
-        store.delete(layout.lease_name(lineage, this.snapshot))
+        lease.delete(store, lineage, this.snapshot)
     totals = manifest.totals
     this.ended(attempt.COMMITTED, progress=progress.Progress(), options={},
                result=_figures(manifest, result.get('seconds'))).note(node)
     LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s is committed: '
-             '%(virtual)d bytes of disk, %(stored)d bytes stored',
+             '%(kind)s, %(virtual)d bytes of disk, %(stored)d bytes stored',
              {'snapshot': this.snapshot, 'name': this.name,
               'node': node.uuid, 'virtual': totals.virtual_bytes,
-              'stored': totals.stored_bytes})
+              'stored': totals.stored_bytes, 'kind': parents.describe(
+                  manifest.parent, manifest.full_reason)})
     if manifest.degraded:
         LOG.warning('Snapshot %(snapshot)s of node %(node)s is degraded: '
                     '%(runs)d parts of the disk could not be read and are '
@@ -341,27 +411,41 @@ def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
                      'runs': len(manifest.unreadable)})
 
 
+def _parent(store, lineage: layout.Lineage,
+            this: attempt.Attempt) -> manifests.Manifest | None:
+    """The parent, or None once it is of no matter any more.
+
+    :raises: ParentGone.
+    """
+    try:
+        return parents.Parent.of(this.options).read(store, this.snapshot)
+    except errors.ParentGone:
+        # It may have gone after a commit that this conductor repeats.
+        with contextlib.suppress(errors.ObjectMissing):
+            store.stat(layout.manifest_name(lineage, this.snapshot))
+            return None
+        raise
+
+
 def _figures(manifest: manifests.Manifest, seconds: Any) -> dict[str, Any]:
     """What the node record says of a committed snapshot.
 
     :param seconds: as the agent says, unchecked.
     """
     return {
+        **({'parent': manifest.parent} if manifest.parent else
+           {'full_reason': parents.plain(manifest.full_reason)}),
         'image': manifest.image.name,
         'image_bytes': manifest.image.size,
         'virtual_bytes': manifest.totals.virtual_bytes,
         'used_bytes': manifest.totals.used_bytes,
         'data_bytes': manifest.totals.data_bytes,
-        'stored_bytes': manifest.totals.stored_bytes,
+        'new_bytes': manifest.totals.stored_bytes,
+        'shared_bytes': figures.shared_bytes(manifest),
         'seconds': _seconds(seconds),
         'degraded': manifest.degraded,
         'unreadable_bytes': sum(run.length for run in manifest.unreadable),
     }
-
-
-def _end_lease(target: swift.SwiftTarget, lineage: layout.Lineage,
-               snapshot: str) -> None:
-    target.store.delete(layout.lease_name(lineage, snapshot))
 
 
 def _command_id(command: dict[str, Any]) -> str:

@@ -103,17 +103,24 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
         return node_disk.committed(self.store, self.lineage,
                                    conductor_base.MANIFEST_KEY.encode())
 
-    def assert_image_is_the_disk(self, snapshot):
+    def assert_image_is_the_disk(self, snapshot, disk=None):
+        """The image is sound, and reads as the disk does.
+
+        :param disk: as it was then; by default, as it is now.
+        """
         path = self.tmp / f'{snapshot}.qcow2'
         name = layout.image_name(self.lineage, snapshot)
         with path.open('wb') as file:
             file.writelines(self.store.iter_bytes(name))
         subprocess.run(['qemu-img', 'check', '-q', path], check=True)
         subprocess.run(['qemu-img', 'compare', '-q', '-f', 'raw', '-F',
-                        'qcow2', self.disk, path], check=True)
+                        'qcow2', disk or self.disk, path], check=True)
 
-    def assert_failed(self, text):
-        """One clear error, nothing committed, the tenant has the node."""
+    def assert_failed(self, text, before=()):
+        """One clear error, nothing committed, the tenant has the node.
+
+        :param before: ids of the snapshots that there were already.
+        """
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
         self.assertIn(text, self.node.last_error or '')
         self.assertNotIn('\n', self.node.last_error)
@@ -122,7 +129,8 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
         self.assert_runs_own_system()
         self.assert_no_secret()
         if self.record.generation:
-            self.assertEqual([], self.snapshots())
+            self.assertEqual(
+                list(before), [each.id for each in self.snapshots()])
             self.assertEqual([], self.leases())
 
     def leases(self):

@@ -148,7 +148,7 @@ def test_what_ironic_is_told_about_the_step(use):
     assert argsinfo['grant']['required'] is True
     assert argsinfo['workers']['required'] is False
     versions = answer['hardware_manager_version']
-    assert versions['SnapshotHardwareManager'] == '2'
+    assert versions['SnapshotHardwareManager'] == '3'
     # The generic manager's own steps are still there.
     assert answer['service_steps']['Machine']
 
@@ -171,6 +171,9 @@ def test_argsinfo_names_the_arguments_that_are_taken(use):
         'bandwidth_limit',
         'io_priority',
         'slice_seconds',
+        'parent',
+        'full_reason',
+        'redundancy',
     }
 
 
@@ -239,7 +242,9 @@ class TestWithSwift:
             yield loop
 
     def run(self, agent, target, **changes):
-        args = requests.arguments(grant=target.mint().to_dict(), **changes)
+        args = requests.arguments(
+            **({'grant': target.mint().to_dict()} | changes)
+        )
         return agent.run(
             'execute_service_step',
             step=step(args),
@@ -271,8 +276,67 @@ class TestWithSwift:
             'read_bytes': 6 * MiB,
             'data_bytes': 4 * MiB,
             'stored_bytes': sum(pack.size for pack in report.packs),
+            'shared_bytes': 0,
+            'new_clusters': 3 * MiB // requests.SMALL,
             'packs': 1,
         }
+        assert (answer['parent'], answer['full_reason']) == (None, 'asked for')
+
+    def test_a_snapshot_upon_another(self, image, loop, target):
+        self.run(Agent(), target)
+        store = target.token_store()
+        report = manifest.CaptureReport.from_bytes(
+            store.get(requests.PREFIX + layout.REPORT, MiB)
+        )
+        parent = requests.commit(store, report)
+        child = requests.snapshot_id(2)
+        own = layout.attempt_prefix(requests.LINEAGE, child)
+        manifest_of = layout.manifest_name(
+            requests.LINEAGE, requests.SNAPSHOT
+        ).removesuffix('manifest')
+
+        def run(*readable):
+            return self.run(
+                Agent(),
+                target,
+                snapshot=child,
+                parent={
+                    'snapshot': parent.snapshot,
+                    'lineage': {
+                        'node': parent.lineage.node,
+                        'generation': parent.lineage.generation,
+                    },
+                    'manifest': {
+                        'size': parent.size,
+                        'digest': parent.digest,
+                    },
+                },
+                full_reason=None,
+                redundancy=16,
+                grant=target.mint(prefix=own, readable=readable).to_dict(),
+            )
+
+        denied = run(manifest_of)
+        assert denied['command_status'] == 'FAILED'
+        assert f'GET below {requests.PREFIX}' in str(denied['command_error'])
+        found = run(manifest_of, requests.PREFIX)
+        assert found['command_status'] == 'SUCCEEDED', found
+        answer = found['command_result']['service_result']
+        assert (answer['parent'], answer['full_reason']) == (
+            requests.SNAPSHOT,
+            None,
+        )
+        assert answer['totals']['stored_bytes'] == 0
+        assert answer['totals']['packs'] == 0
+        assert answer['totals']['shared_bytes'] == report.packs[0].live_bytes
+        names = {
+            info.name.removeprefix(own) for info in store.list(own)
+        }
+        assert names == {'map', 'head', 'report'}
+        report = manifest.CaptureReport.from_bytes(
+            store.get(own + layout.REPORT, MiB)
+        )
+        assert requests.read_back(store, report) == image.read_bytes()
         assert set(report.software) >= {'ironic-python-agent', 'kernel'}
 
     def test_no_secret_is_left_in_log_or_answer(self, loop, target, output):

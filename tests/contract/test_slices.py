@@ -126,12 +126,14 @@ class ProgressTest(SlicesTestCase):
         self.begin(self.moving)
         manifest = self.finish()
         self.assertEqual(
-            {'image': manifest.image.name,
+            {'full_reason': 'it is the first of its lineage',
+             'image': manifest.image.name,
              'image_bytes': manifest.image.size,
              'virtual_bytes': manifest.totals.virtual_bytes,
              'used_bytes': manifest.totals.used_bytes,
              'data_bytes': manifest.totals.data_bytes,
-             'stored_bytes': manifest.totals.stored_bytes,
+             'new_bytes': manifest.totals.stored_bytes,
+             'shared_bytes': 0,
              'degraded': False, 'unreadable_bytes': 0},
             {key: value for key, value in self.record.result.items()
              if key != 'seconds'})

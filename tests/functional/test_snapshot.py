@@ -31,12 +31,20 @@ pytestmark = pytest.mark.timeout(600)
 # Long enough to do something while Swift keeps the agent waiting.
 STALL_S = 20
 
-# What the survey calls, in the ramdisk.
+# What the survey and the hints call, in the ramdisk.
 PROGRAMS = ('blkid', 'losetup', 'ntfscat', 'prlimit', 'sfdisk',
             'xfs_logprint', 'partclone.extfs', 'partclone.f2fs',
-            'partclone.ntfs', 'partclone.vfat', 'partclone.xfs')
+            'partclone.ntfs', 'partclone.vfat', 'partclone.xfs',
+            'thin_check', 'thin_dump')
 COUNT_PROGRAMS = (f'for each in {" ".join(PROGRAMS)}; do '
                   'ldd $(command -v $each); done | grep -c libc.so')
+
+# What the second snapshot must not show any more, and what it must.
+WRITE_FILES = ('mkdir -p /root/work && echo as delivered > /root/work/state '
+               '&& cp -a /etc /root/work/doomed; sync')
+CHANGE_FILES = ('echo changed > /root/work/state; rm -r /root/work/doomed; '
+                'head -c 4M /dev/urandom > /root/work/new; sync')
+SHOW_FILES = 'cd /root/work; ls; cat state; md5sum < new'
 
 # Put together by the shell, so that the text is nowhere but in the file.
 DELETE_A_FILE = ('yes DELETED-$((6 * 7)) | head -c 32M > /root/gone; sync; '
@@ -185,6 +193,7 @@ def test_main_job(lab, node, tmp_path):
     node; what is not in use is not even read.
     """
     node.shell(DELETE_A_FILE)
+    node.shell(WRITE_FILES)
     since = node.console.mark()
     # Swift answers late at two points, so that the disk can be looked at
     # while it lies offline: before the capture begins, and when it is over.
@@ -246,12 +255,54 @@ def test_main_job(lab, node, tmp_path):
         assert third.console.wait_up() == own[0]
 
 
+def test_incremental(lab, node, tmp_path):
+    """What changed in the running system is stored, and no more; each of the
+    images boots and shows its own state.
+    """
+    first = Snapshot(lab, node)
+    if first.status != 'committed':   # it is run alone
+        node.shell(WRITE_FILES)
+        since = node.console.mark()
+        node.snapshot(name='golden')
+        node.wait('active')
+        node.console.wait_up(since)
+        first = Snapshot(lab, node)
+    node.shell(CHANGE_FILES)
+    changed = node.shell(SHOW_FILES)
+    since = node.console.mark()
+    node.snapshot(name='the day after')
+    node.wait('active')
+
+    second = Snapshot(lab, node)
+    assert second.status == 'committed'
+    assert second.record['result']['parent'] == first.id
+    assert 'full_reason' not in second.record['result']
+    assert second.manifest().parent == first.id
+    stored = first.manifest().totals.stored_bytes
+    new = second.record['result']['new_bytes']
+    # The file itself, and what a system writes when it goes down and up.
+    assert 4 * units.MiB < new < stored / 4
+    assert second.record['result']['shared_bytes'] > stored / 2
+    assert second.leases() == []
+
+    images = {each.id: each.download(tmp_path / f'{each.id}.qcow2')
+              for each in (first, second)}
+    node.console.wait_up(since)
+    with (lab.boot_image(images[first.id], 'second') as older,
+          lab.boot_image(images[second.id], 'third', uefi=True) as newer):
+        assert newer.console.wait_up() > older.console.wait_up()
+        assert older.shell.run(
+            'cd /root/work; ls; cat state') == 'doomed\nstate\nas delivered\n'
+        assert newer.shell.run(SHOW_FILES) == changed
+
+
 def test_all_blocks_slice_by_slice(lab, node, tmp_path):
     """The image is the disk; on the way the node tells how far it is."""
     since = node.console.mark()
     lab.proxy.rule(method='PUT', match='/leases/', delay=STALL_S, times=1)
-    # Uploading so slowly takes several slices.
-    node.snapshot(name='every block', all_blocks=True, bandwidth_limit=2)
+    # Uploading all of it so slowly takes several slices.
+    node.snapshot(name='every block', all_blocks=True, bandwidth_limit=2,
+                  parent='none')
     wait_for_request(lab, node, 'PUT', '/leases/')
     offline = tmp_path / 'offline.raw'
     machine.copy_sparse(node.disk_path, offline)
@@ -346,7 +397,7 @@ def test_agent_and_conductor_are_killed(lab, node, tmp_path):
     since = node.console.mark()
     listed = Snapshot(lab, node).manifests()
     # Slow enough to come to a checkpoint or two before the end.
-    node.snapshot(name='phoenix', bandwidth_limit=3)
+    node.snapshot(name='phoenix', bandwidth_limit=3, parent='none')
     wait_for_request(lab, node, 'PUT', '/checkpoint-000001')
     before = Snapshot(lab, node)
     process.wait_until(lambda: before.stored('checkpoint-'),

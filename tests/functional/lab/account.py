@@ -49,11 +49,15 @@ class Account:
         return found
 
     def granted(self, container_url: str, since: int) -> Grants:
-        """Return what may have been granted since a moment (Unix time)."""
+        """Return what may have been granted since a moment (Unix time).
+
+        That is, attempts, and snapshots for those that build upon them.
+        """
         store = self.store(container_url.rpartition('/')[2])
         prefixes = {info.name.rpartition('/')[0] + '/'
                     for info in store.list('v1/')
-                    if '/attempts/' in info.name}
+                    if '/attempts/' in info.name
+                    or info.name.endswith('/manifest')}
         expiries = range(since + GRANT_TTL_S,
                          int(time.time()) + GRANT_TTL_S + 1)
         return [(prefix, expiries) for prefix in sorted(prefixes)]

@@ -190,6 +190,7 @@ class Demo:
         for what, value in (
                 ('name and id', f'{self.record["name"]}, '
                                 f'{self.record["snapshot"]}'),
+                ('kind', f'full: {self.manifest.full_reason}'),
                 ('shutdown', self.record['shutdown']),
                 ('disk', f'{totals.virtual_bytes:,} bytes'),
                 ('in use', f'{totals.used_bytes:,} bytes'),

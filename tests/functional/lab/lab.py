@@ -196,8 +196,9 @@ class Lab:
     def granted(self, container_url: str) -> account.Grants:
         """Return what may have been granted in a container.
 
-        :returns: prefix of each attempt that left anything behind, and the
-            moments (Unix time) at which its grants may expire.
+        :returns: prefix of each attempt that left anything behind and of
+            each snapshot, and the moments (Unix time) at which the grants for
+            it may expire.
         """
         return self._account.granted(container_url, self._known.started)
 

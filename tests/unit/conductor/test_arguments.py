@@ -7,6 +7,8 @@ import pytest
 from ironic_snapshot import arguments
 from ironic_snapshot.conf import CONF
 
+PARENT = '0c8f1a52-6f0e-4c0b-9b52-3a1f52c1d7aa'
+
 REFUSED = [
     ('not an object', [], 'must be a JSON object'),
     ('unknown', {'nmae': 'x'}, '\'nmae\''),
@@ -53,6 +55,20 @@ REFUSED = [
     ('bandwidth: text', {'bandwidth_limit': '10M'},
      'must be of type integer'),
     ('priority: unknown', {'io_priority': 'realtime'}, 'must be one of'),
+    ('parent: word', {'parent': 'latest'}, 'a UUID in lower case'),
+    ('parent: empty', {'parent': ''}, 'a UUID in lower case'),
+    ('parent: case', {'parent': PARENT.upper()}, 'a UUID in lower case'),
+    ('parent: braces', {'parent': f'{{{PARENT}}}'}, 'a UUID in lower case'),
+    ('parent: no dashes', {'parent': PARENT.replace('-', '')},
+     'a UUID in lower case'),
+    ('parent: short', {'parent': PARENT[:8]}, 'a UUID in lower case'),
+    ('parent: newline', {'parent': f'{PARENT}\n'}, 'a UUID in lower case'),
+    ('parent: more', {'parent': f'{PARENT}/../x'}, 'a UUID in lower case'),
+    ('parent: AUTO', {'parent': 'AUTO'}, 'a UUID in lower case'),
+    ('parent: null', {'parent': None}, 'must be of type string'),
+    ('parent: boolean', {'parent': False}, 'must be of type string'),
+    ('parent: list', {'parent': [PARENT]}, 'must be of type string'),
+    ('redundancy', {'redundancy': 3}, 'unknown argument'),
     ('shutdown: unknown', {'shutdown': 'maybe'}, 'must be one of'),
     ('shutdown: boolean', {'shutdown': False}, 'must be of type string'),
     ('grant', {'grant': {'secret': 'x'}}, 'unknown argument'),
@@ -85,7 +101,8 @@ def test_defaults():
             name=None, description='', cluster_size=256 * 1024,
             compression='zstd', compression_level=1, adaptive_level=False,
             all_blocks=False, skip_gaps=False, allow_bad_sectors=False,
-            bandwidth_limit=0, io_priority='normal', shutdown='soft')
+            bandwidth_limit=0, io_priority='normal', parent='auto',
+            shutdown='soft')
 
 
 @pytest.fixture
@@ -127,6 +144,14 @@ def test_limit_of_the_operator_can_only_be_lowered(configure):
     assert arguments.parse({'bandwidth_limit': 20}).bandwidth_limit == 20
     with pytest.raises(exception.InvalidParameterValue, match='100 MiB/s'):
         arguments.parse({'bandwidth_limit': 101})
+
+
+@pytest.mark.parametrize('parent, named', [
+    ('auto', False), ('none', False), (PARENT, True)])
+def test_parent(parent, named):
+    asked = arguments.parse({'parent': parent})
+    assert asked.parent == parent
+    assert asked.names_parent is named
 
 
 def test_level_follows_the_compression():

@@ -1,0 +1,603 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots that build upon others, as the conductor sees it."""
+import json
+from unittest import mock
+import uuid
+
+from ironic.common import states
+from ironic.conductor import task_manager
+from ironic.drivers.modules import agent
+from ironic.tests.unit.objects import utils as obj_utils
+import requests
+
+from ironic_snapshot import attempt
+from ironic_snapshot import parent as parents
+from ironic_snapshot import service
+from ironic_snapshot.targets import swift as swift_target
+from ironic_snapshot_core import commit
+from ironic_snapshot_core import errors
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import lease
+from ironic_snapshot_core import prune
+from ironic_snapshot_core.clock import ManualClock
+from ironic_snapshot_core.clock import SystemClock
+from ironic_snapshot_core.units import KiB, MiB
+from tests.contract import conductor_base
+from tests.contract import snapshot_base
+
+KEY = conductor_base.MANIFEST_KEY.encode()
+MISSING = '0c8f1a52-6f0e-4c0b-9b52-3a1f52c1d7aa'
+
+
+class Died(BaseException):
+    """The conductor process is gone; nothing may catch it."""
+
+
+class ParentTestCase(snapshot_base.SnapshotTestCase):
+    """A node of which there may be snapshots already."""
+
+    def setUp(self):
+        super().setUp()
+        self.config(cluster_size=64 * KiB, group='snapshot')
+        #: id of each snapshot -> the disk as it was then.
+        self.disks = {}
+
+    def take(self, **args):
+        """A whole snapshot, from the request to the end."""
+        self.request(args)
+        self.heartbeat()
+        self.heartbeat()
+        return self.taken()
+
+    def taken(self):
+        """The snapshot that must exist now."""
+        self.assertEqual(states.ACTIVE, self.node.provision_state,
+                         self.node.last_error)
+        self.assert_runs_own_system()
+        self.assertEqual(attempt.COMMITTED, self.record.status)
+        self.assertEqual([], self.leases())
+        self.assert_no_secret()
+        copy = self.tmp / f'{self.record.snapshot}.raw'
+        copy.write_bytes(self.disk.read_bytes())
+        self.disks[self.record.snapshot] = copy
+        self.assert_image_is_the_disk(self.record.snapshot)
+        return self.record
+
+    def change(self, offset=7 * MiB):
+        """Something is written to the disk."""
+        with self.disk.open('r+b') as file:
+            file.seek(offset)
+            file.write(b'changed since %d ' % len(self.disks) * 100)
+
+    def delete(self, snapshot):
+        """Delete a snapshot as nobody should: whatever builds upon it."""
+        found, = (each for each in self.store.list('v1/')
+                  if each.name.endswith(f'/{snapshot}/manifest'))
+        self.store.delete(found.name)
+
+    def assert_incremental(self, record, parent):
+        self.assertEqual(parent, record.result['parent'])
+        self.assertNotIn('full_reason', record.result)
+        manifest = self.manifest(record)
+        self.assertEqual(parent, manifest.parent)
+        self.assertIsNone(manifest.full_reason)
+        self.assertIn(f'incremental to snapshot {parent}', self.caplog.text)
+
+    def assert_full(self, record, reason):
+        self.assertEqual(reason, record.result['full_reason'])
+        self.assertNotIn('parent', record.result)
+        manifest = self.manifest(record)
+        self.assertEqual(reason, manifest.full_reason)
+        self.assertIsNone(manifest.parent)
+        self.assertEqual({manifest.id},
+                         {each.id for each in manifest.attempts})
+        self.assertIn(f'full ({reason})', self.caplog.text)
+
+    def manifest(self, record):
+        return next(each for each in self.snapshots()
+                    if each.id == record.snapshot)
+
+
+class IncrementalTest(ParentTestCase):
+
+    def test_stores_only_what_changed(self):
+        first = self.take(name='first')
+        self.assert_full(first, 'it is the first of its lineage')
+        self.assertEqual(0, first.result['shared_bytes'])
+        self.change()
+        second = self.take(name='second')
+        self.assert_incremental(second, first.snapshot)
+        self.assertLess(second.result['new_bytes'],
+                        first.result['new_bytes'] / 2)
+        self.assertGreater(second.result['shared_bytes'], 2 * MiB)
+        self.assertEqual([1, 2], [m.sequence for m in self.snapshots()])
+        # Each is what the disk was, whatever became of the other.
+        prune.delete(self.store, self.lineage, first.snapshot, KEY,
+                     SystemClock().time())
+        self.assert_image_is_the_disk(second.snapshot)
+        self.assertLess(
+            len(json.dumps(self.node.driver_internal_info['snapshot'])), 2048)
+
+    def test_what_the_agent_is_told(self):
+        self.config(redundancy=7, group='snapshot')
+        first = self.take()
+        self.change()
+        second = self.take()
+        for step, parent, reason in zip(
+                self.agent.received, (None, first.snapshot),
+                ('it is the first of its lineage', None), strict=True):
+            args = step['args']
+            self.assertEqual(parent, args['parent'] and
+                             args['parent']['snapshot'])
+            self.assertEqual(reason, args['full_reason'])
+            self.assertEqual(7, args['redundancy'])
+        granted = [(each['method'], each['prefix'])
+                   for each in args['grant']['permissions']]
+        own = layout.attempt_prefix(self.lineage, second.snapshot)
+        self.assertEqual(
+            [('PUT', own), ('GET', own),
+             ('GET', f'{self.lineage.prefix}snapshots/{first.snapshot}/'),
+             ('GET', layout.attempt_prefix(self.lineage, first.snapshot))],
+            granted)
+
+    def test_the_parent_can_be_read_and_nothing_else(self):
+        first = self.take(name='first')
+        other = self.take(name='other', parent='none')
+        self.change()
+        self.take(parent=first.snapshot)
+        grant = self.agent.received[-1]['args']['grant']
+
+        def status(method, name):
+            """The best that any of the permissions gives."""
+            return min(requests.request(
+                method, f'{grant["container_url"]}/{name}', timeout=10,
+                params={'temp_url_sig': each['secret'],
+                        'temp_url_expires': grant['expires'],
+                        'temp_url_prefix': each['prefix']},
+                data=b'x' if method == 'PUT' else None).status_code
+                for each in grant['permissions'])
+        for name in (layout.manifest_name(self.lineage, first.snapshot),
+                     layout.attempt_prefix(self.lineage, first.snapshot)
+                     + layout.MAP):
+            self.assertEqual(200, status('GET', name))
+            self.assertEqual(401, status('PUT', name))
+            self.assertEqual(401, status('DELETE', name))
+        self.assertEqual(401, status('GET', layout.manifest_name(
+            self.lineage, other.snapshot)))
+        self.assertEqual(401, status('GET', layout.attempt_prefix(
+            self.lineage, other.snapshot) + layout.MAP))
+
+    def test_none(self):
+        first = self.take()
+        second = self.take(parent='none')
+        self.assert_full(second, 'asked for')
+        self.assertEqual(first.result['new_bytes'],
+                         second.result['new_bytes'])
+        self.assertEqual(0, second.result['shared_bytes'])
+
+    def test_an_older_one(self):
+        first = self.take()
+        self.change(3 * MiB)
+        self.take()
+        self.change(7 * MiB)
+        self.assert_incremental(
+            self.take(parent=first.snapshot), first.snapshot)
+
+    def test_unchanged_again_and_again(self):
+        before = self.take()
+        for _snapshot in range(2):
+            record = self.take()
+            self.assert_incremental(record, before.snapshot)
+            self.assertLess(record.result['new_bytes'], 64 * KiB)
+            before = record
+
+    def test_another_cluster_size(self):
+        first = self.take()
+        second = self.take(cluster_size=128 * KiB)
+        self.assert_full(
+            second, f'the latest snapshot {first.snapshot} has clusters of '
+            '65536 bytes instead of 131072')
+        # And back to the one before.
+        self.assert_incremental(self.take(), first.snapshot)
+
+    def test_damaged_manifest(self):
+        first = self.take()
+        name = layout.manifest_name(self.lineage, first.snapshot)
+        data = bytearray(self.store.get(name, MiB))
+        data[50] ^= 1
+        self.store.put(name, data)
+        self.request({})
+        self.heartbeat()
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        reason = self.record.result['full_reason']
+        self.assertIn(f'the latest snapshot {first.snapshot} is damaged',
+                      reason)
+        self.assertIn(f'full ({reason})', self.caplog.text)
+
+    def test_the_agent_passes_it_over(self):
+        first = self.take()
+        self.change()
+        name = layout.attempt_prefix(self.lineage, first.snapshot) + 'map'
+        size = self.store.stat(name).size
+        self.store.put(name, b'x' * size)
+        second = self.take()
+        self.assertIn(f'begins: incremental to snapshot {first.snapshot}',
+                      self.caplog.text)
+        self.assert_full(second, second.result['full_reason'])
+        self.assertIn('map is damaged', second.result['full_reason'])
+
+    def test_two_in_one_request(self):
+        step = {'interface': 'deploy', 'step': 'snapshot', 'args': {}}
+        self.call('do_node_service', [step, step])
+        for _heartbeat in range(3):
+            self.heartbeat()
+        second = self.taken()
+        self.assert_incremental(second, self.snapshots()[0].id)
+
+
+class LineageTest(ParentTestCase):
+    """A new deployment begins anew, but may name what was before."""
+
+    def setUp(self):
+        super().setUp()
+        # Nova is told of nodes that have an instance.
+        self.config(send_power_notifications=False, group='nova')
+
+    def assert_begins_anew(self, first):
+        second = self.take(name='anew')
+        self.assertNotEqual(first.generation, second.generation)
+        self.assertEqual(1, second.sequence)
+        self.assert_full(second, 'it is the first of its lineage')
+
+    def test_rebuild(self):
+        first = self.take()
+        self.node.provision_state = states.DEPLOYING
+        self.node.save()
+        # What Ironic does there needs the image.
+        with (task_manager.acquire(self.context, self.node.uuid) as task,
+              mock.patch.object(agent.AgentDeploy, 'prepare')):
+            task.driver.deploy.prepare(task)
+        self.node.refresh()
+        self.node.provision_state = states.ACTIVE
+        self.node.save()
+        self.assert_begins_anew(first)
+
+    def test_undeployed(self):
+        first = self.take()
+        with task_manager.acquire(self.context, self.node.uuid) as task:
+            task.driver.deploy.tear_down(task)
+        self.node.refresh()
+        self.assert_begins_anew(first)
+
+    def test_new_instance(self):
+        first = self.take()
+        self.node.instance_uuid = str(uuid.uuid4())
+        self.node.save()
+        self.assert_begins_anew(first)
+
+    def test_earlier_deployment_is_named(self):
+        first = self.take()
+        self.node.instance_uuid = str(uuid.uuid4())
+        self.node.save()
+        self.change()
+        second = self.take(parent=first.snapshot)
+        self.assertNotEqual(first.generation, second.generation)
+        self.assert_incremental(second, first.snapshot)
+        self.assertGreater(second.result['shared_bytes'], 2 * MiB)
+
+    def other_node(self, **fields):
+        """Go on with another node of the same conductor."""
+        self.agent.restart()
+        self.node = obj_utils.create_test_node(
+            self.context, name='node-1', uuid=str(uuid.uuid4()),
+            driver=self.driver, boot_interface='fake',
+            deploy_interface=self.deploy_interface,
+            network_interface='noop', storage_interface='noop',
+            provision_state=states.ACTIVE, target_provision_state=None,
+            power_state=states.POWER_ON, instance_uuid=None,
+            driver_internal_info={}, instance_info={
+                'image_source': 'http://example.org/image'}, **fields)
+
+    def test_another_node_is_named(self):
+        first = self.take()
+        self.other_node(owner=None, lessee=None)
+        # Otherwise, nothing comes of it.
+        self.assert_full(self.take(), 'it is the first of its lineage')
+        self.change()
+        second = self.take(parent=first.snapshot)
+        self.assert_incremental(second, first.snapshot)
+        self.assertGreater(second.result['shared_bytes'], 2 * MiB)
+        prefixes = [each['prefix'] for each in self.agent.received[-1][
+            'args']['grant']['permissions']]
+        self.assertEqual(2, len([each for each in prefixes
+                                 if self.node.uuid not in each]))
+
+
+class RefusedTest(ParentTestCase):
+    """A parent that is named and does not do: the node is not touched."""
+
+    def assert_refused(self, text, **args):
+        del self.power[:]
+        before = self.node.driver_internal_info.get('snapshot')
+        self.request(args)
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertIn(text, self.node.last_error)
+        self.assertEqual([], self.power)
+        self.assertFalse(self.node.maintenance)
+        self.assertEqual(
+            before, self.node.driver_internal_info.get('snapshot'))
+        self.abort()
+
+    def test_missing(self):
+        self.assert_refused(
+            f'[parent-unsuitable] Snapshot {MISSING} cannot be the parent: '
+            'there is no such snapshot.', parent=MISSING)
+
+    def test_no_id(self):
+        self.assert_refused('argument "parent" is \'latest\'',
+                            parent='latest')
+
+    def test_other_project(self):
+        """It looks as if it were not there, even in the same container."""
+        first = self.take()
+        self.node.owner = 'a' * 32
+        self.node.save()
+        with mock.patch.object(
+                swift_target, 'for_node', lambda node: swift_target.named(
+                    first.container)):
+            self.assert_refused(
+                f'Snapshot {first.snapshot} cannot be the parent: there is '
+                'no such snapshot.', parent=first.snapshot)
+        self.assert_refused('there is no such snapshot.',
+                            parent=first.snapshot)
+
+    def test_other_cluster_size_and_compression(self):
+        first = self.take()
+        self.assert_refused('65536 bytes instead of 131072',
+                            parent=first.snapshot, cluster_size=128 * KiB)
+        self.assert_refused('zstd, not zlib', parent=first.snapshot,
+                            compression='zlib')
+
+    def test_degraded(self):
+        first = self.take()
+        with mock.patch('ironic_snapshot_core.manifest.Manifest.degraded',
+                        True):
+            self.assert_refused('is degraded', parent=first.snapshot)
+            self.change()
+            second = self.take(parent=first.snapshot, allow_bad_sectors=True)
+        self.assert_incremental(second, first.snapshot)
+
+
+class DeletedTest(ParentTestCase):
+    """The parent goes away, at each point of the way."""
+
+    def setUp(self):
+        super().setUp()
+        self.clock = ManualClock(SystemClock().time())
+        patcher = mock.patch.object(service, 'CLOCK', self.clock)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def test_before_the_start_when_named(self):
+        first = self.take()
+        second = self.take()
+        self.request({'parent': first.snapshot})
+        self.delete(first.snapshot)
+        self.heartbeat()
+        self.assert_failed(
+            f'[parent-unsuitable] Snapshot {first.snapshot}',
+            before=[second.snapshot])
+
+    def test_before_the_start(self):
+        first = self.take()
+        second = self.take()
+        self.request({})
+        self.delete(second.snapshot)
+        self.heartbeat()
+        self.heartbeat()
+        self.assert_incremental(self.taken(), first.snapshot)
+
+    def test_the_last_one_before_the_start(self):
+        first = self.take()
+        self.request({})
+        self.delete(first.snapshot)
+        self.heartbeat()
+        self.heartbeat()
+        self.assert_full(self.taken(), 'it is the first of its lineage')
+
+    def test_after_the_choice(self):
+        """Before anybody could see the lease."""
+        first = self.take()
+        second = self.take()
+        leases = []
+
+        def put(store, lineage, this):
+            if not leases:
+                self.delete(second.snapshot)
+            leases.append(this)
+            return write(store, lineage, this)
+        write = lease.put
+        with mock.patch.object(lease, 'put', put):
+            third = self.take()
+        self.assertEqual([second.snapshot, first.snapshot],
+                         [each.parent for each in leases])
+        self.assert_incremental(third, first.snapshot)
+
+    def test_after_each_choice(self):
+        first = self.take()
+        gone = errors.ParentGone('x', first.snapshot, 'is gone again')
+        with mock.patch.object(parents.Parent, 'read', side_effect=gone):
+            self.request({})
+            self.heartbeat()
+        self.assert_failed('[parent-gone]', before=[first.snapshot])
+
+    def test_not_while_the_lease_lasts(self):
+        first = self.take()
+        self.change()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        found = lease.get(self.store, self.lineage, self.record.snapshot)
+        self.assertEqual(first.snapshot, found.parent)
+        with self.assertRaises(errors.SnapshotInUse):
+            prune.delete(self.store, self.lineage, first.snapshot, KEY,
+                         self.clock.time())
+        # Written anew, it still names the parent.
+        self.clock.advance(3000)
+        self.heartbeat()
+        again = lease.get(self.store, self.lineage, self.record.snapshot)
+        self.assertGreater(again.expires, found.expires)
+        self.assertEqual(first.snapshot, again.parent)
+        self.agent.run = self.capture
+        self.heartbeat()
+        self.heartbeat()
+        second = self.taken()
+        self.assert_incremental(second, first.snapshot)
+        prune.delete(self.store, self.lineage, first.snapshot, KEY,
+                     self.clock.time())
+        self.assert_image_is_the_disk(second.snapshot)
+
+    def test_during_the_capture(self):
+        first = self.take()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        self.delete(first.snapshot)
+        sent = len(self.agent.received)
+        self.heartbeat()
+        self.assert_failed(f'its parent {first.snapshot} is not there any '
+                           'more')
+        self.assertIn('[parent-gone]', self.node.last_error)
+        # The agent has not got another slice.
+        self.assertEqual(sent, len(self.agent.received))
+
+    def test_before_the_commit(self):
+        first = self.take()
+        self.change()
+        self.request({})
+        self.heartbeat()
+        self.delete(first.snapshot)
+        self.heartbeat()
+        self.assert_failed('[parent-gone]')
+
+    def test_at_the_end_of_the_commit(self):
+        first = self.take()
+        self.change()
+        self.request({})
+        self.heartbeat()
+
+        def dying(store, *args):
+            with mock.patch.object(type(store), 'join', join):
+                return work(store, *args)
+
+        def join(store, *args):
+            joined(store, *args)
+            self.delete(first.snapshot)
+        work, joined = commit.commit, type(self.store).join
+        with mock.patch.object(commit, 'commit', dying):
+            self.heartbeat()
+        self.assert_failed('[parent-gone]')
+
+    def test_after_the_commit(self):
+        """A conductor that repeats its commit does not miss it."""
+        first = self.take()
+        self.change()
+        self.request({})
+        self.heartbeat()
+        note = attempt.Attempt.note
+
+        def die(this, node):
+            if this.status == attempt.COMMITTED:
+                raise Died
+            note(this, node)
+        with mock.patch.object(attempt.Attempt, 'note', die):
+            self.assertRaises(Died, self.heartbeat)
+        self.restart_conductor()
+        self.assertEqual(attempt.RUNNING, self.record.status)
+        self.delete(first.snapshot)
+        self.heartbeat()
+        self.assert_incremental(self.taken(), first.snapshot)
+
+    def test_restored_meanwhile_as_another(self):
+        first = self.take()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        name = layout.manifest_name(self.lineage, first.snapshot)
+        self.store.put(name, self.store.get(name, MiB).replace(
+            b'"sequence":1', b'"sequence":9'))
+        self.heartbeat()
+        self.assertIn('is not what it was', self.node.last_error)
+        self.assert_runs_own_system()
+
+
+class TakeoverTest(ParentTestCase):
+
+    def test_another_conductor_goes_on_with_the_same_parent(self):
+        first = self.take()
+        self.change()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        self.service.del_host()
+        self._start_service()
+        self.addCleanup(self.service.del_host)
+        self.config(redundancy=3, cluster_size=MiB, group='snapshot')
+        self.heartbeat()
+        self.agent.run = self.capture
+        self.heartbeat()
+        self.heartbeat()
+        second = self.taken()
+        self.assert_incremental(second, first.snapshot)
+        asked = [step['args'] for step in self.agent.received[1:]]
+        self.assertEqual(3, len(asked))
+        for args in asked:
+            self.assertEqual(asked[0]['parent'], args['parent'])
+            self.assertEqual(0, args['redundancy'])
+            self.assertEqual(
+                [each['prefix'] for each in asked[0]['grant']['permissions']],
+                [each['prefix'] for each in args['grant']['permissions']])
+
+    def test_conductor_dies_when_it_has_chosen(self):
+        first = self.take()
+        write = lease.put
+
+        def die(*args):
+            write(*args)
+            raise Died
+        self.request({})
+        with mock.patch.object(lease, 'put', die):
+            self.assertRaises(Died, self.heartbeat)
+        self.restart_conductor()
+        self.look_for_orphans()
+        # The lease must not hold the parent for nothing.
+        self.assert_failed('the conductor stopped', before=[first.snapshot])
+
+    def test_agent_restarts(self):
+        first = self.take()
+        self.change()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        self.agent.restart()
+        self.agent.run = self.capture
+        self.heartbeat()
+        self.heartbeat()
+        second = self.taken()
+        self.assertEqual(2, second.tries)
+        self.assert_incremental(second, first.snapshot)
+
+    def test_cost_of_a_slice(self):
+        """What a slice asks of Swift: the container, and the parent."""
+        self.take()
+        self.agent.run = lambda args: self.slice(args, 1)
+        self.request({})
+        self.heartbeat()
+        self.agent.run = lambda args: self.slice(args, 2)
+        with mock.patch.object(requests.Session, 'send', autospec=True,
+                               side_effect=requests.Session.send) as send:
+            self.heartbeat()
+        self.assertEqual(
+            ['GET', 'HEAD'],
+            sorted(call.args[1].method for call in send.call_args_list))

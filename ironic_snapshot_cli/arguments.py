@@ -2,6 +2,7 @@
 """The command line. Imports little: help must come at once."""
 
 import argparse
+import sys
 import typing
 from collections.abc import Callable
 
@@ -15,11 +16,15 @@ QCOW2 = 'qcow2'
 RAW = 'raw'
 #: Instead of a file.
 STDOUT = '-'
+#: No parent; ``auto`` is the word for the best one as well.
+NONE = 'none'
 
 _FORMATS = {'.qcow2': QCOW2, '.raw': RAW, '.img': RAW}
 _MAX_NAME = 255
 _MAX_DESCRIPTION = 1000
 _MAX_WORKERS = 64
+_MAX_REDUNDANCY = 1000
+_MAX_GRACE_H = 24 * 365
 
 _DESCRIPTION = """\
 Take snapshots of disks and images, and get them back as images.
@@ -41,6 +46,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         _check_capture(parser, args)
     elif args.command == 'export':
         _check_export(parser, args)
+    elif args.command == 'delete':
+        _check_delete(parser, args)
     return args
 
 
@@ -80,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_show(commands)
     _add_export(commands)
+    _add_delete(commands)
+    _add_prune(commands)
     return parser
 
 
@@ -172,6 +181,22 @@ def _add_capture(commands: typing.Any) -> None:
     )
     how = parser.add_argument_group('how it is stored')
     how.add_argument(
+        '--parent',
+        default=AUTO,
+        metavar='SNAPSHOT',
+        help='whose clusters are not stored again: its id, the beginning of '
+        'one, or its name; or auto: the latest of the same disk that will '
+        'do; or none (default: auto)',
+    )
+    how.add_argument(
+        '--redundancy',
+        type=_redundancy,
+        default=0,
+        metavar='N',
+        help='store a second copy of what so many snapshots in a row rely '
+        'on (default: 0, never)',
+    )
+    how.add_argument(
         '--cluster-size',
         type=_cluster_size,
         default=256 * 1024,
@@ -226,18 +251,27 @@ def _add_list(commands: typing.Any) -> None:
         commands,
         'list',
         'list the snapshots of a repository',
-        description='List the snapshots of a repository. NEW is what a '
-        'snapshot had to store, SHARED what it uses of earlier ones.',
+        description='List the snapshots of a repository, those of each disk '
+        'in their order. NEW is what a snapshot had to store, SHARED what it '
+        'uses of earlier ones.',
     )
     _add_repository(parser)
-    parser.add_argument('--long', action='store_true', help='show whole ids')
+    parser.add_argument(
+        '--long',
+        action='store_true',
+        help='show whole ids and times, and why snapshots are full or '
+        'damaged',
+    )
     _add_json(parser)
 
 
-def _add_snapshot(parser: argparse.ArgumentParser) -> None:
+def _add_snapshot(
+    parser: argparse.ArgumentParser, **options: typing.Any
+) -> None:
     parser.add_argument(
         'snapshot',
         metavar='SNAPSHOT',
+        **options,
         help='id, the beginning of one (4 characters or more), or name',
     )
 
@@ -282,6 +316,44 @@ def _add_export(commands: typing.Any) -> None:
     _add_quiet(parser)
 
 
+def _add_delete(commands: typing.Any) -> None:
+    parser = _add_command(
+        commands,
+        'delete',
+        'delete snapshots',
+        description='Delete snapshots. The others stay complete, whatever '
+        'they share with these. What no snapshot needs any more goes with '
+        'the next prune.',
+    )
+    _add_repository(parser)
+    _add_snapshot(parser, nargs='+')
+    parser.add_argument('--yes', action='store_true', help='do not ask')
+    _add_json(parser)
+
+
+def _add_prune(commands: typing.Any) -> None:
+    parser = _add_command(
+        commands,
+        'prune',
+        'free what no snapshot needs',
+        description='Delete what no snapshot and no capture under way needs.',
+    )
+    _add_repository(parser)
+    parser.add_argument(
+        '--grace',
+        type=_grace,
+        metavar='HOURS',
+        help='delete only what an earlier prune has found so long ago '
+        '(default: 0 for a directory, 48 for Swift)',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='only tell what is there to be deleted',
+    )
+    _add_json(parser)
+
+
 # Private: checks
 
 
@@ -319,6 +391,13 @@ def _check_export(
         )
 
 
+def _check_delete(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+    if not args.yes and not sys.stdin.isatty():
+        parser.error('there is nobody to ask; --yes deletes without asking')
+
+
 def _refuse_with(
     check: Callable[[str], int],
 ) -> Callable[[str], int]:
@@ -346,6 +425,16 @@ def _cluster_size(text: str) -> int:
 @_refuse_with
 def _workers(text: str) -> int:
     return geometry.between('number', int(text), 1, _MAX_WORKERS)
+
+
+@_refuse_with
+def _redundancy(text: str) -> int:
+    return geometry.between('number', int(text), 0, _MAX_REDUNDANCY)
+
+
+@_refuse_with
+def _grace(text: str) -> int:
+    return geometry.between('hours', int(text), 0, _MAX_GRACE_H)
 
 
 def _name(text: str) -> str:

@@ -2,6 +2,7 @@
 """``ironic-snapshot capture``."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,6 +18,7 @@ from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import pack
+from ironic_snapshot_core import parent as parents
 from ironic_snapshot_core.store import base as stores
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
@@ -28,8 +30,10 @@ from ipa_snapshot_hardware import software
 from ipa_snapshot_hardware.disk import base as disks
 from ipa_snapshot_hardware.disk import block
 from ironic_snapshot_cli import arguments
+from ironic_snapshot_cli import beginning
 from ironic_snapshot_cli import interrupt
 from ironic_snapshot_cli import repository
+from ironic_snapshot_cli import selection
 from ironic_snapshot_cli import sizes
 from ironic_snapshot_cli import source
 from ironic_snapshot_cli import status
@@ -93,6 +97,7 @@ class _Capture:
             workers=self._wanted.workers,
             memory_limit=self._wanted.memory_limit,
         )
+        asked = self._find_parent()
         store = repository.open_to_write(
             self._args.repository,
             self._clock,
@@ -100,19 +105,48 @@ class _Capture:
             max(allowed.uploads + 1, commit.WORKERS),
             self._wanted.bandwidth_limit,
         )
-        captured = self._capture(store, allowed)
-        report = captured.report
-        if self._args.repository == repository.NULL:
-            seconds = self._clock.monotonic() - began
-            self._tell(_measured(report, seconds), _measured_lines)
-        else:
+        with beginning.leased(
+            store, self._wanted, asked, self._clock, self._stop
+        ) as choice:
+            captured = self._capture(store, allowed, choice)
             self._stop.check()
-            manifest = self._commit(store, captured)
-            seconds = self._clock.monotonic() - began
-            self._tell(_result(manifest, seconds), _result_lines)
-        return status.DEGRADED if report.unreadable else status.DONE
+            manifest = self._commit(store, captured, choice)
+        seconds = self._clock.monotonic() - began
+        if manifest is None:
+            self._tell(
+                _measured(captured.report, seconds),
+                ['Measured only: there is no snapshot'],
+                [],
+            )
+        else:
+            self._tell(
+                _result(manifest, seconds),
+                _heading(manifest, choice.manifest),
+                [
+                    f'Get it back with: {terminals.PROGRAM} export '
+                    f'{shlex.quote(self._args.repository)} '
+                    f'{manifest.id[: selection.SHORT_ID]} OUT.qcow2',
+                ],
+            )
+        return (
+            status.DEGRADED if captured.report.unreadable else status.DONE
+        )
 
     # Private
+
+    def _find_parent(self) -> str:
+        """Give ``auto``, ``none``, or the id of the snapshot that is meant.
+
+        Before anything is written, the repository itself for example.
+        """
+        asked: str = self._args.parent
+        if asked in (arguments.AUTO, arguments.NONE):
+            return asked
+        store = repository.open_to_read(
+            self._args.repository, self._clock, threads=1
+        )
+        with contextlib.closing(store):
+            return selection.find(store, asked).id
 
     def _request(self) -> request.CaptureRequest:
         args = self._args
@@ -136,10 +170,14 @@ class _Capture:
             allow_bad_sectors=args.allow_bad_sectors,
             adaptive_level=adaptive,
             bandwidth_limit=args.bandwidth_limit,
+            redundancy=args.redundancy,
         )
 
     def _capture(
-        self, store: stores.Store, allowed: budget.Budget
+        self,
+        store: stores.Store,
+        allowed: budget.Budget,
+        choice: parents.Choice,
     ) -> capture.Captured:
         counters = progress.Progress(self._clock)
         with terminals.Progress(
@@ -152,7 +190,11 @@ class _Capture:
             return capture.capture(
                 self._disk,
                 store,
-                self._wanted,
+                dataclasses.replace(
+                    self._wanted,
+                    parent=_parent_request(choice.manifest),
+                    full_reason=choice.reason,
+                ),
                 allowed=allowed,
                 clock=self._clock,
                 stop=self._stop,
@@ -161,8 +203,13 @@ class _Capture:
             )
 
     def _commit(
-        self, store: stores.Store, captured: capture.Captured
-    ) -> manifests.Manifest:
+        self,
+        store: stores.Store,
+        captured: capture.Captured,
+        choice: parents.Choice,
+    ) -> manifests.Manifest | None:
+        if self._args.repository == repository.NULL:
+            return None
         lineage = self._wanted.lineage
         facts = {
             'sequence': _next_sequence(store, lineage),
@@ -179,7 +226,12 @@ class _Capture:
         return commit.commit(
             store,
             commit.Intent(
-                lineage, self._wanted.snapshot, captured.record, facts
+                lineage,
+                self._wanted.snapshot,
+                captured.record,
+                facts,
+                parent=choice.manifest,
+                full_reason=choice.reason,
             ),
             mac_key=None,
         )
@@ -187,12 +239,13 @@ class _Capture:
     def _tell(
         self,
         result: dict[str, typing.Any],
-        lines: typing.Callable[[dict[str, typing.Any], str], list[str]],
+        before: list[str],
+        after: list[str],
     ) -> None:
         if self._args.json:
             print(json.dumps(result))
         else:
-            print('\n'.join(lines(result, self._args.repository)))
+            print('\n'.join([*before, *_figures(result), *after]))
 
 
 def _warn(path: str, terminal: terminals.Terminal) -> None:
@@ -245,12 +298,13 @@ def _measured(
     return {
         'snapshot': None,
         'parent': None,
-        'full_reason': None,
+        'full_reason': report.full_reason,
         'virtual_bytes': report.totals.virtual_bytes,
         'used_bytes': report.totals.used_bytes,
         'data_bytes': report.totals.data_bytes,
         'new_bytes': report.totals.stored_bytes,
         'shared_bytes': 0,
+        'dedupe_ratio': None,
         'degraded': bool(report.unreadable),
         **summary.details(report),
         'seconds': round(seconds, 3),
@@ -259,24 +313,35 @@ def _measured(
     }
 
 
-def _result_lines(
-    result: dict[str, typing.Any], repository: str
+def _heading(
+    manifest: manifests.Manifest, parent: manifests.Manifest | None
 ) -> list[str]:
-    short = result['snapshot'][:8]
-    return [
-        f'Captured "{table.printable(result["name"])}" as '
-        f'{result["snapshot"]}',
-        *_figures(result),
-        f'Get it back with: {terminals.PROGRAM} export '
-        f'{shlex.quote(repository)} {short} '
-        'OUT.qcow2',
-    ]
+    """Say what was made, and upon what it builds."""
+    name = table.printable(manifest.name)
+    found = [f'Captured "{name}" as {manifest.id}']
+    # The capture may have passed over the parent.
+    if manifest.parent and parent:
+        found.append(
+            f'  incremental to "{table.printable(parent.name)}" '
+            f'({parent.id[: selection.SHORT_ID]})'
+        )
+    else:
+        found.append(f'  full: {table.printable(manifest.full_reason or "")}')
+    return found
 
 
-def _measured_lines(
-    result: dict[str, typing.Any], repository: str
-) -> list[str]:
-    return ['Measured only: there is no snapshot', *_figures(result)]
+def _parent_request(
+    parent: manifests.Manifest | None,
+) -> request.ParentRequest | None:
+    if parent is None:
+        return None
+    data = parent.to_bytes(None)
+    return request.ParentRequest(
+        snapshot=parent.id,
+        lineage=parent.lineage,
+        size=len(data),
+        digest=digests.DEFAULT_DIGEST.digest(data).hex(),
+    )
 
 
 def _figures(result: dict[str, typing.Any]) -> list[str]:
@@ -285,6 +350,12 @@ def _figures(result: dict[str, typing.Any]) -> list[str]:
         ('Virtual size', sizes.show(result['virtual_bytes'])),
         ('In use', sizes.show(result['used_bytes'])),
         ('New', f'{sizes.show(result["new_bytes"])} stored'),
+        (
+            'Shared',
+            f'{sizes.show(result["shared_bytes"])} with earlier snapshots'
+            * bool(result['parent']),
+        ),
+        ('Dedupe ratio', summary.show_ratio(result['dedupe_ratio'])),
         (
             'Time',
             f'{sizes.show_seconds(result["seconds"])} '

@@ -22,6 +22,8 @@ _COMMANDS = {
     'list': 'ironic_snapshot_cli.listing',
     'show': 'ironic_snapshot_cli.show',
     'export': 'ironic_snapshot_cli.export',
+    'delete': 'ironic_snapshot_cli.delete',
+    'prune': 'ironic_snapshot_cli.prune',
 }
 
 

@@ -2,6 +2,7 @@
 """Finding the snapshot that a person means."""
 
 import re
+from collections.abc import Sequence
 
 from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import errors
@@ -23,7 +24,17 @@ def find(store: base.Store, wanted: str) -> manifests.Manifest:
     :raises SnapshotAmbiguous: several may be meant.
     :raises Corrupted: it is damaged.
     """
-    entries = list(catalogue.entries(store, None))
+    return sound(choose(list(catalogue.entries(store, None)), wanted))
+
+
+def choose(
+    entries: Sequence[catalogue.Entry], wanted: str
+) -> catalogue.Entry:
+    """Find a snapshot among those of a repository; it may be damaged.
+
+    :raises SnapshotMissing: there is none.
+    :raises SnapshotAmbiguous: several may be meant.
+    """
     found: list[catalogue.Entry] = []
     if _PREFIX.fullmatch(wanted.lower()):
         found = [e for e in entries if e.id.startswith(wanted.lower())]
@@ -35,15 +46,22 @@ def find(store: base.Store, wanted: str) -> manifests.Manifest:
         raise errors.SnapshotMissing(wanted)
     if len(found) > 1:
         raise errors.SnapshotAmbiguous(wanted, [e.id for e in found])
-    manifest = found[0].manifest
-    if manifest is None:
+    return found[0]
+
+
+def sound(entry: catalogue.Entry) -> manifests.Manifest:
+    """Give the manifest of a snapshot.
+
+    :raises Corrupted: it is damaged.
+    """
+    if entry.manifest is None:
         raise errors.Corrupted(
-            f'snapshot {found[0].id}', found[0].reason.rstrip('.')
+            f'snapshot {entry.id}', entry.reason.rstrip('.')
         )
-    return manifest
+    return entry.manifest
 
 
-def short_length(ids: list[str]) -> int:
+def short_length(ids: Sequence[str]) -> int:
     """Tell how much of the ids must be shown to tell them apart."""
     length = SHORT_ID
     while len({each[:length] for each in ids}) < len(set(ids)):

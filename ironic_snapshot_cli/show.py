@@ -6,7 +6,9 @@ import dataclasses
 import json
 import typing
 
+from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import clock as clocks
+from ironic_snapshot_core import figures
 from ironic_snapshot_core import manifest as manifests
 from ipa_snapshot_hardware import progress
 from ironic_snapshot_cli import repository
@@ -20,30 +22,72 @@ from ironic_snapshot_cli import terminal as terminals
 _REGIONS = ('REGION', 'START', 'LENGTH', 'CONTENT', 'READ', 'USED', 'WHY')
 # A disk with more unreadable runs is shown with --json only.
 _MOST_RUNS = 20
+# Likewise, one upon which more snapshots build.
+_MOST_CHILDREN = 5
 
 
 def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
     store = repository.open_to_read(
         args.repository, clocks.SystemClock(), threads=1
     )
-    manifest = selection.find(store, args.snapshot)
+    entries = list(catalogue.entries(store, None))
+    manifest = selection.sound(selection.choose(entries, args.snapshot))
+    family = _Family(manifest, entries)
     if args.json:
-        print(json.dumps(_to_dict(manifest)))
+        print(json.dumps(_to_dict(manifest, family)))
     else:
-        print('\n'.join(_lines(manifest)))
+        print('\n'.join(_lines(manifest, family)))
     return status.DONE
 
 
 # Private
 
 
-def _to_dict(manifest: manifests.Manifest) -> dict[str, typing.Any]:
+class _Family:
+    """A snapshot's parent and children."""
+
+    def __init__(
+        self, manifest: manifests.Manifest, entries: list[catalogue.Entry]
+    ) -> None:
+        self._length = selection.short_length([each.id for each in entries])
+        self._parent = manifest.parent
+        self._names = {
+            each.id: each.manifest and each.manifest.name for each in entries
+        }
+        self.children = [
+            each.id
+            for each in entries
+            if each.manifest and each.manifest.parent == manifest.id
+        ]
+
+    def describe_parent(self) -> str:
+        if self._parent is None:
+            return ''
+        if self._parent not in self._names:
+            return f'{self._parent[: self._length]}, deleted'
+        return self._describe(self._parent)
+
+    def describe_children(self) -> str:
+        found = [self._describe(id) for id in self.children[:_MOST_CHILDREN]]
+        more = len(self.children) - len(found)
+        return ', '.join(found + [f'and {more} more'] * bool(more))
+
+    # Private
+
+    def _describe(self, id: str) -> str:
+        short, name = id[: self._length], self._names[id]
+        return f'"{name}" ({short})' if name else f'{short}, damaged'
+
+
+def _to_dict(
+    manifest: manifests.Manifest, family: _Family
+) -> dict[str, typing.Any]:
+    own, shared, spares = _sort_packs(manifest)
     return {
         **summary.to_dict(manifest),
         **summary.details(manifest),
         'description': manifest.description,
-        'lineage': dataclasses.asdict(manifest.lineage),
-        'sequence': manifest.sequence,
+        'children': family.children,
         'host': manifest.node.name,
         'consistency': manifest.consistency,
         'started_at': manifest.started_at,
@@ -54,15 +98,37 @@ def _to_dict(manifest: manifests.Manifest) -> dict[str, typing.Any]:
         'codec_level': manifest.codec_level,
         'digest': manifest.digest,
         'packs': len(manifest.packs),
+        'own_packs': own,
+        'shared_packs': shared,
+        'spare_packs': spares,
+        'generations': _generations(manifest),
         'totals': dataclasses.asdict(manifest.totals),
         'timings': manifest.timings,
         'software': manifest.software,
     }
 
 
-def _lines(manifest: manifests.Manifest) -> list[str]:
+def _sort_packs(manifest: manifests.Manifest) -> tuple[int, int, int]:
+    """Count the packs that it stored, shares, and has as spares."""
+    own = sum(pack.attempt == manifest.id for pack in manifest.packs)
+    spares = sum(pack.spare for pack in manifest.packs)
+    return own, len(manifest.packs) - own - spares, spares
+
+
+def _generations(manifest: manifests.Manifest) -> int:
+    """Tell how many snapshots in a row rely on a pack at most."""
+    return max(
+        (pack.generations for pack in manifest.packs if not pack.spare),
+        default=0,
+    )
+
+
+def _lines(manifest: manifests.Manifest, family: _Family) -> list[str]:
     found = table.pairs(
-        [(name, table.printable(text)) for name, text in _facts(manifest)]
+        [
+            (name, table.printable(text))
+            for name, text in _facts(manifest, family)
+        ]
     )
     if manifest.regions:
         found += ['', *_regions(manifest)]
@@ -71,7 +137,11 @@ def _lines(manifest: manifests.Manifest) -> list[str]:
     return found
 
 
-def _facts(manifest: manifests.Manifest) -> list[tuple[str, str]]:
+def _facts(
+    manifest: manifests.Manifest, family: _Family
+) -> list[tuple[str, str]]:
+    own, shared, spares = _sort_packs(manifest)
+    generations = _generations(manifest)
     totals, disk = manifest.totals, manifest.disk
     level = '' if manifest.codec_level is None else f' {manifest.codec_level}'
     return [
@@ -80,8 +150,9 @@ def _facts(manifest: manifests.Manifest) -> list[tuple[str, str]]:
         ('Description', manifest.description),
         ('State', 'degraded' if manifest.degraded else 'ok'),
         ('Created', manifest.created_at),
-        ('Parent', manifest.parent or ''),
+        ('Parent', family.describe_parent()),
         ('Full because', manifest.full_reason or ''),
+        ('Children', family.describe_children()),
         ('Host', manifest.node.name or ''),
         ('Disk', disk.name),
         ('Model', disk.model),
@@ -94,13 +165,21 @@ def _facts(manifest: manifests.Manifest) -> list[tuple[str, str]]:
         ('Read', sizes.show(totals.read_bytes)),
         ('Data', f'{sizes.show(totals.data_bytes)} that are not zero'),
         ('New', f'{sizes.show(totals.stored_bytes)} stored'),
-        ('Shared', sizes.show(summary.shared_bytes(manifest))),
-        ('Image', f'{sizes.show(manifest.image.size)} of qcow2'),
+        ('Shared', sizes.show(figures.shared_bytes(manifest))),
         (
-            'Packs',
-            f'{len(manifest.packs)} with clusters of '
-            f'{sizes.show(manifest.cluster_size)}, {manifest.codec}{level}, '
-            f'{manifest.digest}',
+            'Dedupe ratio',
+            summary.show_ratio(figures.dedupe_ratio(manifest)),
+        ),
+        ('Image', f'{sizes.show(manifest.image.size)} of qcow2'),
+        ('Packs', f'{own} own, {shared} shared, {spares} spare'),
+        (
+            'Generations',
+            f'up to {generations} in a row rely on a pack' * bool(shared),
+        ),
+        (
+            'Clusters',
+            f'of {sizes.show(manifest.cluster_size)}, '
+            f'{manifest.codec}{level}, {manifest.digest}',
         ),
         (
             'Seconds',

@@ -30,6 +30,12 @@ def show(size: float) -> str:
     return f'{size:.1f} {_UNITS[power]}' if power else f'{int(size)} B'
 
 
+def show_short(size: int) -> str:
+    """Write bytes for a table: ``700.0M``."""
+    text = show(size)
+    return text.replace('iB', '').replace(' ', '').removesuffix('B')
+
+
 def show_seconds(seconds: float) -> str:
     """Write a duration: ``4.2 s``, ``3:07`` or ``1:02:03``."""
     if seconds < 60:

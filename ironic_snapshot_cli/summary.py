@@ -4,6 +4,7 @@
 import dataclasses
 import typing
 
+from ironic_snapshot_core import figures
 from ironic_snapshot_core import manifest as manifests
 
 
@@ -13,13 +14,16 @@ def to_dict(manifest: manifests.Manifest) -> dict[str, typing.Any]:
         'snapshot': manifest.id,
         'name': manifest.name,
         'created_at': manifest.created_at,
+        'lineage': dataclasses.asdict(manifest.lineage),
+        'sequence': manifest.sequence,
         'parent': manifest.parent,
         'full_reason': manifest.full_reason,
         'virtual_bytes': manifest.totals.virtual_bytes,
         'used_bytes': manifest.totals.used_bytes,
         'data_bytes': manifest.totals.data_bytes,
         'new_bytes': manifest.totals.stored_bytes,
-        'shared_bytes': shared_bytes(manifest),
+        'shared_bytes': figures.shared_bytes(manifest),
+        'dedupe_ratio': figures.dedupe_ratio(manifest),
         'degraded': manifest.degraded,
     }
 
@@ -33,10 +37,6 @@ def details(record: manifests.CaptureReport | manifests.Manifest
     }
 
 
-def shared_bytes(manifest: manifests.Manifest) -> int:
-    """Tell what it uses of packs that others stored, in bytes."""
-    return sum(
-        pack.live_bytes
-        for pack in manifest.packs
-        if pack.attempt != manifest.id
-    )
+def show_ratio(ratio: float | None) -> str:
+    """Write a ratio; where there is none, nothing."""
+    return '' if ratio is None else f'{ratio:.1f}'

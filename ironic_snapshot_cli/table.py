@@ -1,20 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain tables."""
 
+import math
 import unicodedata
 from collections.abc import Sequence
 
+# What is left of a column that must shrink.
+_NARROWEST = 8
+_CUT = '..'
+
 
 def lines(
-    heading: Sequence[str], rows: Sequence[Sequence[str]], right: str = ''
+    heading: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: str = '',
+    shrink: str = '',
+    columns: int | None = None,
 ) -> list[str]:
     """Lay out a table in columns as wide as need be.
 
     :param right: columns that are aligned to the right, by their headings'
         first words, separated by spaces.
+    :param shrink: the column whose texts may be cut for the table to fit.
+    :param columns: of the terminal; None: nothing is cut.
     """
     table = [heading, *rows]
     widths = [max(map(width, column)) for column in zip(*table, strict=True)]
+    excess = sum(widths) + 2 * len(widths) - 2 - (columns or math.inf)
+    if shrink and excess > 0:
+        place = heading.index(shrink)
+        room = max(widths[place] - int(excess), _NARROWEST)
+        if room < widths[place]:
+            table = [
+                [*row[:place], cut(row[place], room), *row[place + 1 :]]
+                for row in table
+            ]
+            widths[place] = room
     to_right = [name in right.split() for name in heading]
     found = []
     for row in table:
@@ -41,6 +62,15 @@ def width(text: str) -> int:
         else 1 + (unicodedata.east_asian_width(character) in 'WF')
         for character in text
     )
+
+
+def cut(text: str, room: int) -> str:
+    """Shorten a text to so many columns of a terminal."""
+    if width(text) <= room:
+        return text
+    while width(text) > room - len(_CUT):
+        text = text[:-1]
+    return text + _CUT
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@ is gone at the end; elsewhere a plain line every ten seconds; or nothing.
 import dataclasses
 import logging
 import os
+import sys
 import threading
 import types
 import typing
@@ -69,6 +70,12 @@ class Terminal:
         with self._lock:
             erase = _ERASE if self._bar else ''
             self._write(f'{erase}{text}\n{self._bar}')
+
+    def ask(self, question: str) -> str:
+        """Put a question; give the line that is typed, without spaces."""
+        with self._lock:
+            self._write(question)
+        return sys.stdin.readline().strip()
 
     def draw(self, bar: str) -> None:
         """Draw the bar, or none, in place of the one before."""

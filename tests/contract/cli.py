@@ -64,3 +64,32 @@ def fail(code, *args, **options):
     assert line.startswith(f'ironic-snapshot: error: [{code}] '), line
     assert done.stdout == ''
     return line
+
+
+def snapshots(repo, **options):
+    """What --json lists of a repository."""
+    return read('list', repo, **options)['snapshots']
+
+
+def qemu_img(*args):
+    done = subprocess.run(
+        ['qemu-img', *map(str, args)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def check_export(repo, wanted, disk, folder, **options):
+    """Get a snapshot back; it must be this disk.
+
+    :param disk: path, or bytes.
+    """
+    expected = disk if isinstance(disk, bytes) else disk.read_bytes()
+    raw, qcow2 = folder / 'out.raw', folder / 'out.qcow2'
+    succeed('export', repo, wanted, raw, '--force', **options)
+    assert raw.read_bytes() == expected
+    succeed('export', repo, wanted, qcow2, '--force', **options)
+    qemu_img('check', qcow2)
+    found = json.loads(qemu_img('info', '--output=json', qcow2))
+    assert found['virtual-size'] == len(expected)
+    qemu_img('compare', '-f', 'raw', '-F', 'qcow2', raw, qcow2)

@@ -27,6 +27,8 @@ from tests.contract import node_disk
 
 FIELDS = {
     'snapshot': str,
+    'lineage': dict,
+    'sequence': int,
     'parent': type(None),
     'full_reason': str,
     'virtual_bytes': int,
@@ -34,6 +36,7 @@ FIELDS = {
     'data_bytes': int,
     'new_bytes': int,
     'shared_bytes': int,
+    'dedupe_ratio': float,
     'seconds': float,
     'degraded': bool,
     'regions': list,
@@ -64,27 +67,6 @@ def only(folder, pattern):
     return found
 
 
-def snapshots(repo):
-    return cli.read('list', repo)['snapshots']
-
-
-def qemu_img(*args):
-    done = subprocess.run(
-        ['qemu-img', *map(str, args)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def check_export(repo, wanted, disk, folder):
-    cli.succeed('export', repo, wanted, folder / 'out.qcow2')
-    qemu_img('check', folder / 'out.qcow2')
-    # -s: their sizes must be equal as well.
-    qemu_img('compare', '-f', 'raw', '-F', 'qcow2', disk,
-             folder / 'out.qcow2')
-    cli.succeed('export', repo, wanted, folder / 'out.raw')
-    assert (folder / 'out.raw').read_bytes() == disk.read_bytes()
-
-
 class TestThereAndBack:
     @pytest.mark.parametrize(
         'options',
@@ -103,7 +85,9 @@ class TestThereAndBack:
         result = cli.read(
             'capture', disk, tmp_path / 'repo', *options.split()
         )
-        check_export(tmp_path / 'repo', result['snapshot'], disk, tmp_path)
+        cli.check_export(
+            tmp_path / 'repo', result['snapshot'], disk, tmp_path
+        )
         assert disk.stat().st_mtime_ns == before.st_mtime_ns
 
     def test_raw_is_sparse(self, example, tmp_path):
@@ -113,7 +97,7 @@ class TestThereAndBack:
             f.write(b'start')
         cli.succeed('capture', disk, tmp_path / 'repo', '--name', 'sparse')
         cli.succeed('export', tmp_path / 'repo', 'sparse', tmp_path / 'o.img')
-        qemu_img('compare', '-f', 'raw', '-F', 'raw', disk,
+        cli.qemu_img('compare', '-f', 'raw', '-F', 'raw', disk,
                  tmp_path / 'o.img')
         assert (tmp_path / 'o.img').stat().st_blocks * 512 <= units.MiB
 
@@ -141,7 +125,7 @@ class TestThereAndBack:
             found = cli.read('show', tmp_path / 'repo', result['snapshot'])
         assert found['disk']['logical_sector_size'] == 4096
         assert found['disk']['name'] == device
-        check_export(
+        cli.check_export(
             tmp_path / 'repo', result['snapshot'], tmp_path / 'disk', tmp_path
         )
 
@@ -173,12 +157,14 @@ class TestResults:
     def test_text_of_a_capture(self, example, tmp_path):
         done = cli.run('capture', example[0], tmp_path / 'repo')
         assert done.stderr == ''
-        id = snapshots(tmp_path / 'repo')[0]['snapshot']
+        id = cli.snapshots(tmp_path / 'repo')[0]['snapshot']
         assert re.fullmatch(
             rf'Captured "disk\.raw 20\S+Z" as {id}\n'
+            r'  full: it is the first of its lineage\n'
             r'  Virtual size:  9\.0 MiB\n'
             r'  In use:        9\.0 MiB\n'
             r'  New:           \d\.\d MiB stored\n'
+            r'  Dedupe ratio:  1\.\d\n'
             r'  Time:          \d\.\d s \(\d+\.\d MiB/s\)\n'
             r'(  Read whole:    .*\n)?'
             rf'Get it back with: ironic-snapshot export \S+ {id[:8]} '
@@ -188,18 +174,19 @@ class TestResults:
 
     def test_list(self, example):
         _, repo, result = example
-        heading, line = cli.succeed('list', repo).splitlines()
+        heading, line, _, footer = cli.succeed('list', repo).splitlines()
         assert heading.split() == [
             'ID', 'NAME', 'CREATED', 'VIRTUAL', 'USED', 'NEW', 'SHARED',
             'STATE',
         ]  # fmt: skip
         assert line.startswith(f'{result["snapshot"][:8]}  golden  20')
-        assert line.endswith('  0 B  ok')
+        assert line.endswith('  0  full')
+        assert 'dedupe ratio 1.' in footer
         assert result['snapshot'] in cli.succeed('list', repo, '--long')
 
     def test_json_of_a_list_has_the_figures_of_the_captures(self, example):
         _, repo, result = example
-        (found,) = snapshots(repo)
+        (found,) = cli.snapshots(repo)
         assert found['state'] == 'ok'
         shared = found.keys() & result.keys()
         assert len(shared) >= 10
@@ -223,7 +210,7 @@ class TestResults:
         assert found['timings']['total'] <= result['seconds']
 
     def test_an_empty_repository(self, tmp_path):
-        assert snapshots(tmp_path) == []
+        assert cli.snapshots(tmp_path) == []
         done = cli.run('list', tmp_path)
         assert (done.returncode, done.stdout) == (0, '')
         assert done.stderr == 'There are no snapshots.\n'
@@ -237,14 +224,16 @@ class TestResults:
         cli.succeed('capture', tmp_path / 'another', repo)
         found = [
             cli.read('show', repo, each['snapshot'])
-            for each in snapshots(repo)
+            for each in cli.snapshots(repo)
         ]
         assert [each['sequence'] for each in found] == [1, 2, 3]
         assert len({each['lineage']['node'] for each in found}) == 1
 
     def test_measuring_stores_nothing(self, example, tmp_path):
         result = cli.read('capture', example[0], 'null:', cwd=tmp_path)
-        assert {name for name in FIELDS if name not in result} == set()
+        missing = {name for name in FIELDS if name not in result}
+        assert missing == {'lineage', 'sequence'}
+        assert result['full_reason'] == 'it is the first of its lineage'
         assert result['snapshot'] is None
         assert result['new_bytes'] == example[2]['new_bytes']
         assert os.listdir(tmp_path) == []
@@ -299,7 +288,7 @@ class TestErrors:
     def test_a_name_of_two_snapshots(self, example, copy):
         cli.succeed('capture', example[0], copy, '--name=golden')
         line = cli.fail('snapshot-ambiguous', 'show', copy, 'golden')
-        for each in snapshots(copy):
+        for each in cli.snapshots(copy):
             assert each['snapshot'] in line
 
     def test_an_image_that_exists(self, example, tmp_path):
@@ -309,7 +298,7 @@ class TestErrors:
         cli.fail('output-failed', 'export', repo, 'golden', out)
         assert out.read_bytes() == b'precious'
         cli.succeed('export', repo, 'golden', out, '--force')
-        qemu_img('check', out)
+        cli.qemu_img('check', out)
 
     @disks.needs_loop
     def test_a_device_is_never_overwritten(self, example, tmp_path):
@@ -352,11 +341,16 @@ class TestErrors:
         data = manifest.read_bytes().replace(b'golden', b'gilded')
         manifest.write_bytes(data)
         lines = cli.succeed('list', copy).splitlines()
-        assert len(lines) == 3
-        assert 'damaged: ' in lines[1] and lines[2].endswith('ok')
-        by_state = {each['state']: each for each in snapshots(copy)}
+        assert lines[1].endswith('  damaged')
+        # Taken before the damage.
+        assert lines[2].endswith('  incremental')
+        assert lines[3] == '' and len(lines) == 5
+        by_state = {each['state']: each for each in cli.snapshots(copy)}
         assert by_state['damaged']['snapshot'] == example[2]['snapshot']
         assert 'manifest' in by_state['damaged']['reason']
+        assert f'damaged: {by_state["damaged"]["reason"]}' in cli.succeed(
+            'list', copy, '--long'
+        )
         cli.fail('corrupted', 'show', copy, example[2]['snapshot'])
 
     @pytest.mark.parametrize('suffix', ['raw', 'qcow2'])
@@ -371,7 +365,7 @@ class TestErrors:
     def test_no_room_for_the_snapshot(self, example, tmp_path):
         cli.fail('store-full', 'capture', example[0], tmp_path / 'repo',
                  preexec_fn=limit_files)
-        assert snapshots(tmp_path / 'repo') == []
+        assert cli.snapshots(tmp_path / 'repo') == []
 
     def test_no_room_for_the_result(self, example):
         with open('/dev/full', 'w') as full:
@@ -400,7 +394,7 @@ class TestErrors:
         assert 'RepositoryUnsuitable' in done.stderr
 
     def test_a_container_instead_of_a_disk(self, tmp_path):
-        qemu_img('create', '-q', '-f', 'qcow2', tmp_path / 'disk', '1M')
+        cli.qemu_img('create', '-q', '-f', 'qcow2', tmp_path / 'disk', '1M')
         os.truncate(tmp_path / 'disk', units.MiB)
         done = cli.run('capture', tmp_path / 'disk', tmp_path / 'repo')
         assert done.returncode == 0
@@ -420,7 +414,7 @@ class TestBadSectors:
     def test_by_default(self, device, tmp_path):
         line = cli.fail('disk-read-error', 'capture', device, tmp_path / 'r')
         assert 'cannot read sectors 9' in line
-        assert snapshots(tmp_path / 'r') == []
+        assert cli.snapshots(tmp_path / 'r') == []
 
     def test_when_allowed(self, example, device, tmp_path):
         repo = tmp_path / 'repo'
@@ -431,7 +425,7 @@ class TestBadSectors:
         assert result['degraded']
         (run,) = result['unreadable']
         assert run['start'] <= 9001 * 512 < run['start'] + run['length']
-        assert snapshots(repo)[0]['state'] == 'degraded'
+        assert cli.snapshots(repo)[0]['state'] == 'degraded'
         assert 'Could not be read' in cli.succeed(
             'show', repo, result['snapshot']
         )
@@ -509,14 +503,20 @@ class TestInterrupted:
             yield start
 
     def check(self, slow):
+        assert [*slow.repo.glob('v1/*/*/attempts/*/pack-*')] != []
+        assert [*slow.repo.glob('v1/*/*/leases/*')] == []
         last = slow.said.splitlines()[-1]
         assert last.endswith('ironic-snapshot: interrupted')
-        assert snapshots(slow.repo) == []
+        assert cli.snapshots(slow.repo) == []
 
     def test_by_a_signal_without_a_terminal(self, slow):
         """Plain lines, the first after ten seconds."""
         slow = slow()
         slow.read_until('\n')
+        (lease,) = slow.repo.glob('v1/*/*/leases/*')
+        lease = json.loads(lease.read_text())
+        assert lease['parent'] is None
+        assert lease['expires'] - time.time() > 6 * 24 * 3600
         assert slow.stop(signal.SIGTERM) < 10
         line, last = slow.said.splitlines()
         assert re.fullmatch(

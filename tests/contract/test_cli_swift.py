@@ -73,6 +73,34 @@ def test_there_and_back(swift, swift_token, disk, repo, env, tmp_path):
     assert (tmp_path / 'o.qcow2').read_bytes() == image.content
 
 
+def test_a_lineage(swift, disk, repo, tmp_path):
+    env = variables(swift, swift.key)
+    states = {}
+    for name in ('one', 'two', 'three'):
+        with open(disk, 'r+b') as f:
+            # Among noise, so that packs are used in part.
+            f.seek(5 * units.MiB)
+            f.write(name.encode() * 1000)
+        found = cli.read('capture', disk, repo, f'--name={name}', env=env)
+        states[name] = disk.read_bytes()
+        assert (found['parent'] is None) == (name == 'one')
+    assert found['shared_bytes'] > units.MiB
+    assert found['new_bytes'] <= 2 * units.MiB
+    cli.succeed('delete', repo, 'two', '--yes', env=env)
+    # What a listing has may be late there, so there is a grace.
+    first = cli.read('prune', repo, env=env)
+    assert (first['grace_hours'], first['deleted']) == (48, 0)
+    assert first['condemned'] >= 3
+    second = cli.read('prune', repo, '--grace=0', env=env)
+    assert second['deleted'] == first['condemned']
+    for name in ('one', 'three'):
+        cli.check_export(repo, name, states[name], tmp_path, env=env)
+    found = cli.read('capture', disk, repo, '--name=four', env=env)
+    assert found['parent'] is not None
+    text = cli.succeed('list', repo, env=env)
+    assert text.count('incremental') == 2 and ' deleted\n' in text
+
+
 def test_there_are_connections_for_all_threads(tmp_path, repo, swift):
     disk = tmp_path / 'disk.raw'
     disk.write_bytes(disks.random_bytes(40 * units.MiB))

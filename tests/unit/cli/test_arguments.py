@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line."""
 
+import io
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ def test_a_capture_with_defaults():
     assert (args.level, args.name, args.sector_size) == (None, None, None)
     assert not (args.all_blocks or args.skip_gaps or args.allow_bad_sectors)
     assert (args.workers, args.memory_limit, args.bandwidth_limit) == (0, 0, 0)
+    assert (args.parent, args.redundancy) == ('auto', 0)
 
 
 def test_a_capture_with_everything():
@@ -25,8 +27,9 @@ def test_a_capture_with_everything():
         '--cluster-size 1M --compression zlib --level 9 --skip-gaps '
         '--allow-bad-sectors --workers 3 --memory-limit 300M '
         '--bandwidth-limit 1.5M --io-priority idle --sector-size 4096 '
-        '--json --quiet --debug'.split()
+        '--parent golden --redundancy 5 --json --quiet --debug'.split()
     )
+    assert (args.parent, args.redundancy) == ('golden', 5)
     assert args.cluster_size == 2**20
     assert args.memory_limit == 300 * 2**20
     assert args.bandwidth_limit == 3 * 2**19
@@ -57,6 +60,13 @@ def test_a_capture_with_everything():
         'capture disk repo --io-priority high',
         'capture disk repo --name=',
         'capture disk repo --work 1',
+        'capture disk repo --redundancy -1',
+        'capture disk repo --redundancy often',
+        'delete repo',
+        'delete repo id id',
+        'prune',
+        'prune repo --grace -1',
+        'prune repo --grace 0.5',
         'show repo',
         'export repo id',
         'export repo id out.vmdk',
@@ -65,7 +75,9 @@ def test_a_capture_with_everything():
         'export repo id - --json',
     ],
 )
-def test_wrong_usage(line, capsys):
+def test_wrong_usage(line, capsys, monkeypatch):
+    # So nobody can be asked.
+    monkeypatch.setattr(sys, 'stdin', io.StringIO())
     with pytest.raises(SystemExit) as caught:
         arguments.parse(line.split())
     assert caught.value.code == 2
@@ -92,6 +104,14 @@ def test_names_that_are_none(name):
 def test_formats(line, image_format):
     args = arguments.parse(['export', 'repo', 'id', *line.split()])
     assert args.format == image_format
+
+
+def test_delete_and_prune():
+    args = arguments.parse('delete repo one two --yes --json'.split())
+    assert (args.snapshot, args.yes, args.json) == (['one', 'two'], True, True)
+    args = arguments.parse(['prune', 'repo'])
+    assert (args.grace, args.dry_run, args.json) == (None, False, False)
+    assert arguments.parse('prune repo --grace 48 --dry-run'.split()).grace
 
 
 def test_help_imports_nothing_heavy():

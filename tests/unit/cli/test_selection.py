@@ -5,54 +5,19 @@ import pytest
 
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
-from ironic_snapshot_core import manifest
 from ironic_snapshot_core.store import memory
 from ironic_snapshot_cli import selection
+from tests.unit.cli import snapshots
 
-LINEAGE = layout.Lineage(
-    'bbbbbbbb-0000-4000-8000-000000000002',
-    'cccccccc-0000-4000-8000-000000000003',
-)
+LINEAGE = snapshots.LINEAGE
 FIRST = 'aaaaaaaa-1000-4000-8000-000000000001'
 SECOND = 'aaaaaaaa-2000-4000-8000-000000000002'
 THIRD = 'dddddddd-3000-4000-8000-000000000003'
 DAMAGED = 'eeeeeeee-4000-4000-8000-000000000004'
-RECORD = manifest.ObjectRecord(2**18, '0' * 32, '0' * 64)
 
 
 def make(id, name):
-    report = manifest.CaptureReport(
-        snapshot=id,
-        disk=manifest.Disk(512, 512, 512, '', '', '', '', 'disk'),
-        cluster_size=2**18,
-        codec='zstd',
-        codec_level=1,
-        digest='blake3-256',
-        packs=(),
-        index=RECORD,
-        map=RECORD,
-        head=RECORD,
-        totals=manifest.Totals(512, 0, 0, 0, 0, 0, 0, 0),
-        regions=(),
-        unreadable=(),
-        timings={},
-        software={},
-    )
-    return manifest.Manifest.from_report(
-        report,
-        name=name,
-        description='',
-        lineage=LINEAGE,
-        sequence=1,
-        parent=None,
-        full_reason='',
-        node=manifest.NodeRecord('', None, None),
-        project=None,
-        consistency='offline',
-        started_at='2026-01-31T12:00:00Z',
-        created_at='2026-01-31T12:00:00Z',
-        image=manifest.ImageRecord('image', 1),
-    )
+    return snapshots.make(name, id=id)
 
 
 @pytest.fixture

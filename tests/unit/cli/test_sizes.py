@@ -50,3 +50,11 @@ def test_sizes_that_are_shown(size, text):
 )
 def test_durations(seconds, text):
     assert sizes.show_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    'size, text',
+    [(0, '0'), (1023, '1023'), (1024, '1.0K'), (700 * 2**20, '700.0M')],
+)
+def test_show_short(size, text):
+    assert sizes.show_short(size) == text

@@ -30,3 +30,24 @@ def test_pairs_leave_out_what_is_empty():
 
 def test_nothing_moves_the_cursor():
     assert table.printable('a\x1b[31m\nb\u202e') == 'a?[31m?b?'
+
+
+def test_one_column_shrinks_for_a_narrow_terminal():
+    rows = [('1', 'a name of 20 columns', '3'), ('2', 'short', '4')]
+    whole = table.lines(('N', 'NAME', 'X'), rows, shrink='NAME', columns=26)
+    assert max(map(len, whole)) == 26
+    assert table.lines(
+        ('N', 'NAME', 'X'), rows, shrink='NAME', columns=20
+    ) == [
+        'N  NAME            X',
+        '1  a name of 20..  3',
+        '2  short           4',
+    ]
+    # Not to nothing, whatever else is in the table.
+    narrow = table.lines(('N', 'NAME', 'X'), rows, shrink='NAME', columns=5)
+    assert narrow[1] == '1  a name..  3'
+
+
+def test_what_is_cut_is_no_wider_than_the_room():
+    assert table.cut('日本語の名前', 9) == '日本語..'
+    assert table.cut('日本', 4) == '日本'

@@ -5,7 +5,12 @@ import dataclasses
 
 from tests.benchmark import results
 
+KIB = 1 << 10
 MIB = 1 << 20
+
+#: What a new cluster may take beside its compressed bytes: its digest and
+#: where it is.
+PER_NEW_CLUSTER = 40
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class Bar:
 def evaluate(found: results.Results) -> list[Bar]:
     """Give every demand for which there are figures."""
     return [*_against_peers(found), *_against_limits(found),
-            *_of_size(found), *_of_memory(found), *_of_facts(found)]
+            *_of_a_day(found), *_of_no_change(found), *_of_size(found),
+            *_of_memory(found), *_of_facts(found)]
 
 
 # Private
@@ -72,11 +78,65 @@ def _against_limits(found: results.Results) -> list[Bar]:
     ours, put = found.get('root', 'ours-swift'), found.get('root', 'put')
     if ours and null and put:
         slower = max(null.wall, put.wall)
+        detail = f'{ours.wall:.2f} s; {null.wall:.2f} s; {put.wall:.2f} s'
+        servers = found.facts.get('swift_cpu_seconds')
+        if servers is not None:
+            # Swift's servers share the cores: it cannot be faster than this.
+            alone = (ours.cpu + servers) / found.facts['cores']
+            detail += f'; processors alone: {alone:.2f} s'
         bars.append(Bar(
             'capture into Swift: wall time, of the slower of capture to '
             'nowhere and plain PUTs', ours.wall / slower, 1.25,
-            detail=f'{ours.wall:.2f} s; {null.wall:.2f} s; '
-            f'{put.wall:.2f} s'))
+            detail=detail))
+    return bars
+
+
+def _of_a_day(found: results.Results) -> list[Bar]:
+    ours = found.get('changed', 'ours-day')
+    if not ours:
+        return []
+    bars = []
+    new = found.get('changed', 'changes')
+    if new and new.stored and ours.stored is not None:
+        count = int(found.facts['changed_clusters'])
+        bars.append(Bar(
+            'a day later: uploaded bytes, less 40 for each new cluster, of '
+            'the compressed size of those',
+            (ours.stored - PER_NEW_CLUSTER * count) / new.stored, 1.10,
+            detail=f'{ours.stored / 1e6:.2f} MB; {count} clusters, '
+            f'{new.stored / 1e6:.2f} MB'))
+    others = [each for each in (found.get('changed', 'borg-day'),
+                                found.get('changed', 'restic-day')) if each]
+    if others:
+        bars.append(Bar(
+            'a day later: wall time, of the faster of borg\'s and restic\'s '
+            'second runs', ours.wall / min(each.wall for each in others),
+            0.6, detail='; '.join([f'{ours.wall:.2f} s', *(
+                f'{each.title}: {each.wall:.2f} s' for each in others)])))
+    full = found.get('root', 'ours')
+    if full:
+        bars.append(Bar(
+            'a day later: wall time, of a full capture',
+            ours.wall / full.wall, 0.5,
+            detail=f'{ours.wall:.2f} s; {full.wall:.2f} s'))
+    return bars
+
+
+def _of_no_change(found: results.Results) -> list[Bar]:
+    ours = found.get('unchanged', 'ours-unchanged')
+    if not ours:
+        return []
+    bars = []
+    if ours.stored is not None:
+        bars.append(Bar(
+            'an unchanged disk: uploaded KiB', ours.stored / KIB, 64,
+            detail=f'{ours.stored} bytes'))
+    limit = found.get('unchanged', 'read-hash')
+    if limit:
+        bars.append(Bar(
+            'an unchanged disk: wall time, of reading and digest of what is '
+            'in use', ours.wall / limit.wall, 1.3,
+            detail=f'{ours.wall:.2f} s; limit {limit.wall:.2f} s'))
     return bars
 
 
@@ -91,19 +151,25 @@ def _of_size(found: results.Results) -> list[Bar]:
 
 def _of_memory(found: results.Results) -> list[Bar]:
     bars = []
-    for disk, size in (('root', '4 GiB'), ('empty', '1 TiB')):
-        peaks = [each.peak for each in found.series if each.disk == disk
-                 and each.kind == 'ours' and each.samples]
+    for names, size in ((('root', 'changed', 'unchanged'), '4 GiB'),
+                        (('empty',), '1 TiB')):
+        peaks = {}
+        for each in found.series:
+            if each.kind == 'ours' and each.disk in names and each.samples:
+                peaks[each.disk] = max(each.peak, peaks.get(each.disk, 0))
         if not peaks:
             continue
-        bars.append(Bar(f'peak memory, {size} disk, MiB', max(peaks) / MIB,
-                        400))
-        bound = found.facts.get(f'memory_bound_{disk}')
-        if bound:
+        bars.append(Bar(f'peak memory, {size} disk, MiB',
+                        max(peaks.values()) / MIB, 400))
+        bounds = {disk: bound for disk in peaks if (
+            bound := found.facts.get(f'memory_bound_{disk}'))}
+        if bounds:
             bars.append(Bar(
                 f'peak memory, {size} disk, of the stated formula',
-                max(peaks) / bound, 1.0,
-                detail=f'formula: {bound / MIB:.0f} MiB'))
+                max(peaks[disk] / bound for disk, bound in bounds.items()),
+                1.0, detail='formula: ' + ', '.join(
+                    f'{bound / MIB:.0f}' for bound in bounds.values())
+                + ' MiB'))
     root, empty = found.get('root', 'ours'), found.get('empty', 'ours')
     if root and empty:
         bars.append(Bar('peak memory: 1 TiB disk, of that of 4 GiB',

@@ -6,12 +6,17 @@ compress
     from memory, on all cores: no reading, no packing, no storing
 read
     reading the same clusters from the disk image, one after another
+read-hash
+    reading them and digest of each, on all cores
+changes
+    digest and compression, as above, of the clusters of one image whose
+    content is nowhere in another
 put
     plain PUTs of files to a container, from memory
 
 Run as a program, it does one of them and prints a line of JSON. ``image`` is
 a raw image that ironic-snapshot has exported: holes are what it did not
-store.
+store; ``before`` is one as well.
 """
 
 import argparse
@@ -43,30 +48,27 @@ CONNECTIONS = 2
 def compress(image: pathlib.Path, cluster_size: int,
              threads: int) -> dict[str, float]:
     """Digest and compress every cluster that is not zero."""
-    codec = codecs.get_codec(codecs.DEFAULT_CODEC)
+    return _compress(_clusters(image, cluster_size), cluster_size, threads)
+
+
+def changes(before: pathlib.Path, image: pathlib.Path, cluster_size: int,
+            threads: int) -> dict[str, float]:
+    """Digest and compress what no cluster of an earlier image has.
+
+    A content counts once, however often it is in the image. Finding it is
+    not counted.
+    """
     digest = digests.DEFAULT_DIGEST.digest
+    known = set(map(digest, _clusters(before, cluster_size)))
 
-    def work(clusters: list[bytes]) -> int:
-        stored = 0
-        for cluster in clusters:
-            digest(cluster)
-            blob = codec.compress(cluster)
-            stored += len(cluster if blob is None else blob)
-        return stored
+    def new() -> Iterator[bytes]:
+        for cluster in _clusters(image, cluster_size):
+            found = digest(cluster)
+            if found not in known:
+                known.add(found)
+                yield cluster
 
-    seconds, size, stored = 0.0, 0, 0
-    clusters = _clusters(image, cluster_size)
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        while batch := list(itertools.islice(
-                clusters, BATCH // cluster_size)):
-            size += sum(map(len, batch))
-            # Small jobs, so that all threads end at about the same time.
-            jobs = [batch[at:at + 16] for at in range(0, len(batch), 16)]
-            started = time.perf_counter()
-            stored += sum(pool.map(work, jobs))
-            seconds += time.perf_counter() - started
-    return {'seconds': seconds, 'bytes': size, 'stored': stored,
-            'threads': threads}
+    return _compress(new(), cluster_size, threads)
 
 
 def read(image: pathlib.Path, source: pathlib.Path,
@@ -86,6 +88,41 @@ def read(image: pathlib.Path, source: pathlib.Path,
                 start += count
                 size += count
     return {'seconds': time.perf_counter() - started, 'bytes': size}
+
+
+def read_hash(image: pathlib.Path, source: pathlib.Path, cluster_size: int,
+              threads: int) -> dict[str, float]:
+    """Read from the source what the image holds, and digest each cluster."""
+    digest = digests.DEFAULT_DIGEST.digest
+    step = max(cluster_size, READ - READ % cluster_size)
+    jobs = iter([(at, min(at + step, end))
+                 for start, end in runs(image, cluster_size)
+                 for at in range(start, end, step)])
+    lock = threading.Lock()
+
+    def work(fd: int) -> int:
+        buffer = memoryview(bytearray(step))
+        size = 0
+        while True:
+            with lock:
+                job = next(jobs, None)
+            if job is None:
+                return size
+            start, end = job
+            read = 0
+            while start + read < end and (count := os.preadv(
+                    fd, [buffer[read:end - start]], start + read)):
+                read += count
+            for at in range(0, read, cluster_size):
+                digest(buffer[at:min(at + cluster_size, read)])
+            size += read
+
+    with (open(source, 'rb') as file,
+          concurrent.futures.ThreadPoolExecutor(threads) as pool):
+        started = time.perf_counter()
+        size = sum(pool.map(work, [file.fileno()] * threads))
+        seconds = time.perf_counter() - started
+    return {'seconds': seconds, 'bytes': size, 'threads': threads}
 
 
 def put(files: list[pathlib.Path], container_url: str,
@@ -143,6 +180,34 @@ def runs(image: pathlib.Path, cluster_size: int
 # Private
 
 
+def _compress(clusters: Iterator[bytes], cluster_size: int,
+              threads: int) -> dict[str, float]:
+    codec = codecs.get_codec(codecs.DEFAULT_CODEC)
+    digest = digests.DEFAULT_DIGEST.digest
+
+    def work(clusters: list[bytes]) -> int:
+        stored = 0
+        for cluster in clusters:
+            digest(cluster)
+            blob = codec.compress(cluster)
+            stored += len(cluster if blob is None else blob)
+        return stored
+
+    seconds, size, stored, count = 0.0, 0, 0, 0
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        while batch := list(itertools.islice(
+                clusters, BATCH // cluster_size)):
+            size += sum(map(len, batch))
+            count += len(batch)
+            # Small jobs, so that all threads end at about the same time.
+            jobs = [batch[at:at + 16] for at in range(0, len(batch), 16)]
+            started = time.perf_counter()
+            stored += sum(pool.map(work, jobs))
+            seconds += time.perf_counter() - started
+    return {'seconds': seconds, 'bytes': size, 'stored': stored,
+            'clusters': count, 'threads': threads}
+
+
 def _clusters(image: pathlib.Path, cluster_size: int) -> Iterator[bytes]:
     zeroes = bytes(cluster_size)
     with open(image, 'rb', buffering=0) as file:
@@ -170,6 +235,20 @@ def main() -> None:
     command.add_argument('image', type=pathlib.Path)
     command.add_argument('source', type=pathlib.Path)
     command.add_argument('cluster_size', type=int)
+    command = commands.add_parser('read-hash')
+    command.set_defaults(do=lambda args: read_hash(
+        args.image, args.source, args.cluster_size, args.threads))
+    command.add_argument('image', type=pathlib.Path)
+    command.add_argument('source', type=pathlib.Path)
+    command.add_argument('cluster_size', type=int)
+    command.add_argument('threads', type=int)
+    command = commands.add_parser('changes')
+    command.set_defaults(do=lambda args: changes(
+        args.before, args.image, args.cluster_size, args.threads))
+    command.add_argument('before', type=pathlib.Path)
+    command.add_argument('image', type=pathlib.Path)
+    command.add_argument('cluster_size', type=int)
+    command.add_argument('threads', type=int)
     command = commands.add_parser('put')
     command.set_defaults(do=lambda args: put(
         args.files, args.url, os.environ['SWIFT_TOKEN']))

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tests.functional.lab import paths
 from tests.functional.lab import process
@@ -85,6 +85,29 @@ def parse(taken: str) -> tuple[float, int]:
     """
     user, system, peak = taken.split()
     return float(user) + float(system), int(peak) * 1024
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """Add up what processes and all their children have taken so far.
+
+    Of a child that has ended, only what its parent has waited for counts.
+    """
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for folder in pathlib.Path('/proc').glob('[0-9]*'):
+        try:
+            # The name, in brackets, may hold anything.
+            fields = (folder / 'stat').read_text().rpartition(')')[2].split()
+        except OSError:
+            continue        # ended meanwhile
+        pid = int(folder.name)
+        parents[pid] = int(fields[1])
+        ticks[pid] = sum(map(int, fields[11:15]))
+    wanted = set(pids) & ticks.keys()
+    while more := {pid for pid, parent in parents.items()
+                   if parent in wanted} - wanted:
+        wanted |= more
+    return sum(ticks[pid] for pid in wanted) / os.sysconf('SC_CLK_TCK')
 
 
 def files_size(folder: pathlib.Path) -> int:

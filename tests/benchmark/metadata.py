@@ -53,7 +53,7 @@ def measure(clusters: int = CLUSTERS) -> dict[str, float]:
         attempt=ATTEMPT, cluster_size=CLUSTER_SIZE,
         codec=codecs.DEFAULT_CODEC, digest=digests.DEFAULT_DIGEST.id,
         packs=tuple(packs))
-    records = [manifest.PackRecord(
+    records = [manifest.PackRecord.new(
         attempt=ATTEMPT, name=pack.name, size=pack.offsets[-1],
         etag='0' * 32, clusters=len(pack), live_bytes=pack.offsets[-1])
         for pack in packs]

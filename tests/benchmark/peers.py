@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs that are compared, each with what it is used for.
 
-A program works in a folder of its own, fresh for each run. What has to be
-done once for a repository (``restic init``, ``borg init``, a loop device for
-partclone) is not measured.
+A program works in a folder of its own, fresh for each run, but for those
+that store a disk again beside what they have stored of it before. What has to
+be done once for a repository (``restic init``, ``borg init``, a loop device
+for partclone) is not measured.
 """
 
 import abc
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -34,17 +36,23 @@ class Program(abc.ABC):
     title: typing.ClassVar[str]
     #: Whether it is one of the peers that ours has to beat.
     compresses: typing.ClassVar[bool] = True
+    #: Whether a later run stores only what has changed.
+    incremental: typing.ClassVar[bool] = False
 
     def run(self, disk: disks.Disk, folder: pathlib.Path) -> measure.Sample:
-        """Store the disk in an empty folder.
+        """Store the disk in a folder: empty, or with earlier runs in it.
 
         :raises LabError: it failed.
         """
+        before = measure.files_size(folder)
         with contextlib.ExitStack() as stack:
             sample, printed = measure.run(
                 self._stages(disk, folder, stack),
                 output=self._output(folder), env=self._env(folder))
-        return self._finish(sample, printed, folder)
+        stored = self._finish(printed, folder)
+        if stored is not None:
+            stored -= before
+        return dataclasses.replace(sample, stored=stored)
 
     @abc.abstractmethod
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
@@ -67,10 +75,12 @@ class Program(abc.ABC):
     def _env(self, folder: pathlib.Path) -> dict[str, str]:
         return {}
 
-    def _finish(self, sample: measure.Sample, printed: str,
-                folder: pathlib.Path) -> measure.Sample:
-        return measure.Sample(sample.wall, sample.cpu, sample.peak,
-                              measure.files_size(folder))
+    def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
+        """Take note of what the pipeline printed.
+
+        :returns: bytes of all that is stored; None if that says nothing.
+        """
+        return measure.files_size(folder)
 
 
 class Ours(Program):
@@ -79,18 +89,42 @@ class Ours(Program):
     name = 'ours'
     title = 'ironic-snapshot capture'
     compresses = False
+    incremental = True
 
     def __init__(self) -> None:
         #: What the latest run said of itself.
         self.told: dict[str, typing.Any] = {}
+        self._snapshots: dict[str, str] = {}
+
+    def run(self, disk: disks.Disk, folder: pathlib.Path) -> measure.Sample:
+        sample = super().run(disk, folder)
+        self._snapshots[disk.name] = self.told['snapshot']
+        return sample
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         """Also leaves the exported image, see :func:`exported`."""
-        out = exported(folder)
-        measure.run([[program(), 'export', self._repository(folder),
-                      self.told['snapshot'], str(out)]],
-                    env=self._env(folder))
+        out = exported(folder, disk)
+        out.unlink(missing_ok=True)
+        self._export(disk, folder, out)
         return _same_files(disk, out)
+
+    def check(self, disk: disks.Disk, folder: pathlib.Path) -> str:
+        """Compare the qcow2 image with what :meth:`verify` has left.
+
+        :returns: what was found to be right.
+        :raises LabError: it is damaged, or another one.
+        """
+        raw = exported(folder, disk)
+        out = raw.with_suffix('.qcow2')
+        self._export(disk, folder, out)
+        try:
+            measure.run([['qemu-img', 'check', '-q', '-f', 'qcow2',
+                          str(out)]])
+            measure.run([['qemu-img', 'compare', '-q', '-f', 'raw', '-F',
+                          'qcow2', str(raw), str(out)]])
+        finally:
+            out.unlink()
+        return 'as qcow2 too (qemu-img check and compare)'
 
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
@@ -100,10 +134,15 @@ class Ours(Program):
     def _repository(self, folder: pathlib.Path) -> str:
         return str(folder)
 
-    def _finish(self, sample: measure.Sample, printed: str,
-                folder: pathlib.Path) -> measure.Sample:
+    def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
         self.told = json.loads(printed)
-        return super()._finish(sample, printed, folder)
+        return super()._finish(printed, folder)
+
+    def _export(self, disk: disks.Disk, folder: pathlib.Path,
+                out: pathlib.Path) -> None:
+        measure.run([[program(), 'export', self._repository(folder),
+                      self._snapshots[disk.name], str(out)]],
+                    env=self._env(folder))
 
 
 class OursToNothing(Ours):
@@ -111,6 +150,7 @@ class OursToNothing(Ours):
 
     name = 'ours-null'
     title = 'ironic-snapshot capture, null:'
+    incremental = False
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         return ''
@@ -118,10 +158,9 @@ class OursToNothing(Ours):
     def _repository(self, folder: pathlib.Path) -> str:
         return 'null:'
 
-    def _finish(self, sample: measure.Sample, printed: str,
-                folder: pathlib.Path) -> measure.Sample:
-        self.told = json.loads(printed)
-        return sample
+    def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
+        super()._finish(printed, folder)
+        return None
 
 
 class OursToSwift(Ours):
@@ -129,11 +168,22 @@ class OursToSwift(Ours):
 
     name = 'ours-swift'
     title = 'ironic-snapshot capture, Swift'
+    incremental = False
     container = 'ours'
 
     def __init__(self, server: swift.SwiftServer) -> None:
         super().__init__()
         self._server = server
+        #: What Swift itself took during the latest run, in seconds of
+        #: processor.
+        self.server_cpu = 0.0
+
+    def run(self, disk: disks.Disk, folder: pathlib.Path) -> measure.Sample:
+        pids = self._server.pids.values()
+        before = measure.processor_seconds(pids)
+        sample = super().run(disk, folder)
+        self.server_cpu = measure.processor_seconds(pids) - before
+        return sample
 
     def _repository(self, folder: pathlib.Path) -> str:
         return f'swift:{self.container}'
@@ -142,10 +192,9 @@ class OursToSwift(Ours):
         return {'ST_AUTH': self._server.auth_url,
                 'ST_USER': self._server.user, 'ST_KEY': self._server.key}
 
-    def _finish(self, sample: measure.Sample, printed: str,
-                folder: pathlib.Path) -> measure.Sample:
-        self.told = json.loads(printed)
-        return sample
+    def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
+        super()._finish(printed, folder)
+        return None
 
 
 class QemuImg(Program):
@@ -244,10 +293,15 @@ class Dd(Program):
 
 
 class Restic(Program):
-    """restic backup of the raw image; it always encrypts."""
+    """restic backup of the raw image; it always encrypts.
+
+    It looks into a file whose times have not changed only when told to; but
+    of a disk, times say nothing.
+    """
 
     name = 'restic'
     title = 'restic backup'
+    incremental = True
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         measure.run([['restic', 'dump', 'latest', str(disk.raw)],
@@ -256,8 +310,10 @@ class Restic(Program):
 
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
-        measure.run([['restic', 'init', '--quiet']], env=self._env(folder))
-        return [['restic', 'backup', '--quiet', str(disk.raw)]]
+        if not (folder / 'repository').exists():
+            measure.run([['restic', 'init', '--quiet']],
+                        env=self._env(folder))
+        return [['restic', 'backup', '--quiet', '--force', str(disk.raw)]]
 
     def _env(self, folder: pathlib.Path) -> dict[str, str]:
         return {'RESTIC_REPOSITORY': str(folder / 'repository'),
@@ -266,23 +322,29 @@ class Restic(Program):
 
 
 class Borg(Program):
-    """borg create of the raw image, not encrypted."""
+    """borg create of the raw image, not encrypted.
+
+    As with restic, it is told to look into the file whatever its times are.
+    """
 
     name = 'borg'
     title = 'borg create, zstd,1'
+    incremental = True
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         measure.run([['borg', 'extract', '--stdout',
-                      f'{folder}/repository::disk'],
+                      f'{folder}/repository::{disk.name}'],
                      ['cmp', '-', str(disk.raw)]], env=self._env(folder))
         return 'every byte (cmp)'
 
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
-        measure.run([['borg', 'init', '--encryption=none',
-                      f'{folder}/repository']], env=self._env(folder))
+        if not (folder / 'repository').exists():
+            measure.run([['borg', 'init', '--encryption=none',
+                          f'{folder}/repository']], env=self._env(folder))
         return [['borg', 'create', '--compression=zstd,1',
-                 f'{folder}/repository::disk', str(disk.raw)]]
+                 '--files-cache=disabled',
+                 f'{folder}/repository::{disk.name}', str(disk.raw)]]
 
     def _env(self, folder: pathlib.Path) -> dict[str, str]:
         return {'BORG_BASE_DIR': f'{folder}-cache',
@@ -295,9 +357,9 @@ def peers() -> list[Program]:
             Restic(), Borg()]
 
 
-def exported(folder: pathlib.Path) -> pathlib.Path:
-    """Name the raw image of what ours has stored in a folder."""
-    return folder.with_name(f'{folder.name}-exported.raw')
+def exported(folder: pathlib.Path, disk: disks.Disk) -> pathlib.Path:
+    """Name the raw image of a disk that ours has stored in a folder."""
+    return folder.with_name(f'{folder.name}-exported-{disk.name}.raw')
 
 
 def program() -> str:

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rounds of a benchmark: every program once in each, one at a time."""
+"""The rounds of a benchmark: every program once in each, one at a time.
+
+What stores only what has changed runs three times in each: for ``root``, for
+``changed``, and for ``changed`` once more, which is ``unchanged`` then. For
+the programs, the three are one disk: they find them under one path.
+"""
 
 import contextlib
+import dataclasses
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -25,10 +32,17 @@ from tests.benchmark import results
 from tests.functional.lab import report
 from tests.servers import swift
 
+#: The runs of a program that stores only what has changed: what its name is
+#: followed by, and the disk.
+TURNS = {'': 'root', '-day': 'changed', '-unchanged': 'unchanged'}
+
 #: All that can be run.
-NAMES = ('ours', 'ours-null', 'ours-swift',
-         *(peer.name for peer in peers.peers()),
-         'compress', 'read', 'put', 'metadata')
+NAMES = (*(f'{program.name}{turn}'
+           for program in (peers.Ours(), peers.OursToNothing(),
+                           *peers.peers())
+           for turn in (TURNS if program.incremental else [''])),
+         'ours-swift', 'compress', 'read', 'put', 'changes', 'read-hash',
+         'metadata')
 
 #: Too slow to be run as often as the others, and no close call.
 MOST_ROUNDS = {'qemu-zlib': 2, 'restic': 3}
@@ -66,8 +80,11 @@ class Benchmark:
         self._only = only
         self._disks = {name: disks.build(name, scale) for name in (
             'root', 'aged', 'small', 'empty', 'changed')}
+        self._disks['unchanged'] = dataclasses.replace(
+            self._disks['changed'], name='unchanged')
         self._series: dict[tuple[str, str], results.Series] = {}
         self._swift: swift.SwiftServer | None = None
+        self._swift_cpu: list[float] = []
         self._found = results.Results(
             started=datetime.datetime.now(datetime.timezone.utc).isoformat(
                 timespec='seconds'),
@@ -81,9 +98,13 @@ class Benchmark:
             if self._wants('ours-swift') or self._wants('put'):
                 self._swift = stack.enter_context(
                     swift.SwiftServer(self._scratch / 'swift'))
+            self._found.facts['cores'] = len(os.sched_getaffinity(0))
             for number in range(self._rounds):
                 with report.phase(f'round {number + 1} of {self._rounds}'):
                     self._round(number)
+        if self._swift_cpu:
+            self._found.facts['swift_cpu_seconds'] = statistics.median(
+                self._swift_cpu)
         with report.phase('starts and documents'):
             self._measure_starts()
             if self._wants('metadata'):
@@ -95,13 +116,24 @@ class Benchmark:
     def _round(self, number: int) -> None:
         ours = peers.Ours()
         root = self._disks['root']
-        self._program(number, root, ours, 'ours', keep=True)
+        turns = self._turns(number, ours)
+        self._incremental(number, ours, 'ours', turns[:1])
         self._program(number, root, peers.OursToNothing(), 'ours')
         for peer in peers.peers():
-            self._program(number, root, peer, 'peer')
+            if peer.incremental:
+                self._incremental(
+                    number, peer, 'peer', self._turns(number, peer))
+                peers.clear(self._folder(root, peer))
+            else:
+                self._program(number, root, peer, 'peer')
         self._limits(root)
         if self._swift:
             self._into_swift(number, root, self._swift)
+        # Last: the limits above are about the packs of the first run alone.
+        self._incremental(number, ours, 'ours', turns[1:])
+        if number == 0 and len(turns) > 1:
+            self._verify_earlier(ours)
+        self._limits_of_changes()
         peers.clear(self._folder(root, ours))
         for name in ('small', 'empty'):
             self._program(number, self._disks[name], peers.Ours(), 'ours')
@@ -113,34 +145,66 @@ class Benchmark:
                     self._program(number, aged, peer, 'peer')
 
     def _program(self, number: int, disk: disks.Disk,
-                 program: peers.Program, kind: str, *,
-                 keep: bool = False) -> None:
-        """Run one program once; the first time, check what it stored."""
-        if (not self._wants(program.name)
-                or number >= MOST_ROUNDS.get(program.name, number + 1)):
-            return
-        folder = self._folder(disk, program)
-        peers.clear(folder)
-        self._settle(disk)
-        sample = program.run(disk, folder)
-        self._note(disk, program.name, program.title, kind,
-                   program.compresses, sample)
-        if number == 0:
-            self._verify(disk, program)
-            if isinstance(program, peers.Ours):
-                self._bound_memory(disk, program.told['data_bytes'])
-        if not keep:
+                 program: peers.Program, kind: str) -> None:
+        """Run one program once, in an empty folder."""
+        if self._wants(program.name) and _is_due(number, program):
+            folder = self._folder(disk, program)
+            peers.clear(folder)
+            self._run(number, disk, program, kind, folder)
+            peers.exported(folder, disk).unlink(missing_ok=True)
             peers.clear(folder)
 
-    def _verify(self, disk: disks.Disk, program: peers.Program) -> None:
-        verified = program.verify(disk, self._folder(disk, program))
-        self._series[disk.name, program.name].verified = verified
+    def _turns(self, number: int, program: peers.Program) -> list[str]:
+        """Give the runs up to the last that is asked for."""
+        turns = list(TURNS) if _is_due(number, program) else []
+        while turns and not self._wants(f'{program.name}{turns[-1]}'):
+            turns.pop()
+        return turns
+
+    def _incremental(self, number: int, program: peers.Program, kind: str,
+                     turns: typing.Sequence[str]) -> None:
+        """Run one program for one state of a disk after another."""
+        folder = self._folder(self._disks['root'], program)
+        for turn in turns:
+            if not turn:
+                peers.clear(folder)
+            disk = self._in_its_place(self._disks[TURNS[turn]])
+            self._run(number, disk, program, kind, folder, turn)
+
+    def _run(self, number: int, disk: disks.Disk, program: peers.Program,
+             kind: str, folder: pathlib.Path, turn: str = '') -> None:
+        """Run one program once; the first time, check what it stored."""
+        self._settle(disk)
+        sample = program.run(disk, folder)
+        self._note(disk, f'{program.name}{turn}', program.title, kind,
+                   program.compresses, sample)
+        if number == 0:
+            verified = program.verify(disk, folder)
+            self._add_verified(disk, f'{program.name}{turn}', verified)
+            if isinstance(program, peers.Ours):
+                self._bound_memory(disk, program.told['data_bytes'])
+
+    def _verify_earlier(self, ours: peers.Ours) -> None:
+        """See that later captures have left the earlier ones whole."""
+        root, changed = self._disks['root'], self._disks['changed']
+        folder = self._folder(root, ours)
+        ours.verify(root, folder)
+        self._add_verified(root, ours.name, 'again after later captures')
+        self._add_verified(
+            changed, f'{ours.name}-day', ours.check(changed, folder))
+        peers.exported(
+            folder, self._disks['unchanged']).unlink(missing_ok=True)
+
+    def _add_verified(self, disk: disks.Disk, name: str, verified: str
+                      ) -> None:
+        series = self._series[disk.name, name]
+        series.verified = ', '.join(filter(None, [series.verified, verified]))
         if verified:
-            report.say(f'  {disk.name}: {program.title}: restored; equal: '
+            report.say(f'  {disk.name}: {series.title}: restored; equal: '
                        f'{verified}')
 
     def _limits(self, disk: disks.Disk) -> None:
-        image = peers.exported(self._folder(disk, peers.Ours()))
+        image = self._exported(disk)
         if not image.exists():
             return
         cores = str(len(os.sched_getaffinity(0)))
@@ -153,22 +217,49 @@ class Benchmark:
                 self._settle(disk)
                 self._limit(disk, name, title, arguments)
 
+    def _limits_of_changes(self) -> None:
+        """Measure what the second and the third capture are up against."""
+        before, changed, unchanged = (
+            self._disks[name] for name in TURNS.values())
+        image = self._exported(changed)
+        if not image.exists():
+            return
+        cores = str(len(os.sched_getaffinity(0)))
+        if self._wants('changes'):
+            told = self._limit(
+                changed, 'changes', 'limit: digest + compress of what is new',
+                [str(self._exported(before)), str(image), str(CLUSTER_SIZE),
+                 cores])
+            self._found.facts['changed_clusters'] = told['clusters']
+        if self._wants('read-hash'):
+            self._settle(unchanged)
+            self._limit(
+                unchanged, 'read-hash',
+                'limit: reading and digest of what is in use',
+                [str(image), str(unchanged.raw), str(CLUSTER_SIZE), cores])
+
     def _limit(self, disk: disks.Disk, name: str, title: str,
-               arguments: list[str],
-               env: dict[str, str] | None = None) -> None:
+               arguments: list[str], env: dict[str, str] | None = None
+               ) -> dict[str, float]:
+        """Measure one limit.
+
+        :returns: what it told.
+        """
         _, printed = measure.run(
             [[sys.executable, '-W', 'ignore', '-m', 'tests.benchmark.limits',
               name, *arguments]], env=env)
-        told = json.loads(printed)
+        told: dict[str, float] = json.loads(printed)
         self._note(disk, name, title, 'limit', False, measure.Sample(
             round(told['seconds'], 3), 0.0, 0,
-            told.get('stored', told['bytes'])))
+            int(told.get('stored', told['bytes']))))
+        return told
 
     def _into_swift(self, number: int, disk: disks.Disk,
                     server: swift.SwiftServer) -> None:
         program = peers.OursToSwift(server)
         self._program(number, disk, program, 'ours')
         if self._wants(program.name):
+            self._swift_cpu.append(program.server_cpu)
             _empty_container(server, program.container)
         packs = sorted(self._folder(disk, peers.Ours()).rglob('pack-*'))
         if self._wants('put') and packs:
@@ -190,6 +281,21 @@ class Benchmark:
             self._found.series.append(series)
         series.samples.append(sample)
         report.say(f'  {disk.name}: {title}: {sample.wall:.2f} s')
+
+    def _in_its_place(self, disk: disks.Disk) -> disks.Disk:
+        """Put one state of a disk where all its states are captured."""
+        place = self._scratch / 'place/disk.raw'
+        place.parent.mkdir(exist_ok=True)
+        place.unlink(missing_ok=True)
+        try:
+            place.hardlink_to(disk.raw)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # The disks lie on another file system.
+            measure.run([['cp', '--sparse=always', '--reflink=auto',
+                          str(disk.raw), str(place)]])
+        return dataclasses.replace(disk, raw=place)
 
     def _settle(self, disk: disks.Disk) -> None:
         """Bring the page cache into the same state before each run."""
@@ -232,6 +338,12 @@ class Benchmark:
         self._found.facts[f'memory_bound_{disk.name}'] = (
             fitted.memory + program.peak)
 
+    def _exported(self, disk: disks.Disk) -> pathlib.Path:
+        """Name the image of a disk that ``ours`` has left."""
+        ours = peers.Ours()
+        return peers.exported(
+            self._folder(self._disks['root'], ours), disk)
+
     def _folder(self, disk: disks.Disk,
                 program: peers.Program) -> pathlib.Path:
         return self._scratch / f'{disk.name}-{program.name}'
@@ -241,6 +353,11 @@ class Benchmark:
 
 
 # Private
+
+
+def _is_due(number: int, program: peers.Program) -> bool:
+    """Whether a program still runs in a round."""
+    return number < MOST_ROUNDS.get(program.name, number + 1)
 
 
 def _machine(scratch: pathlib.Path) -> dict[str, str]:

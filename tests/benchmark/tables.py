@@ -11,10 +11,18 @@ HEADER = ('program', 'runs', 'wall s', 'min-max', 'CPU s', 'peak MiB',
 
 DISKS = {
     'root': 'Debian root, ext4',
+    'changed': 'Debian root a day later, the second run for this disk',
+    'unchanged': 'Debian root unchanged since, the third run',
     'aged': 'Aged xfs',
     'small': 'A disk of just what is used',
     'empty': 'Mostly empty 1 TiB, ext4',
 }
+
+#: In what order they are shown.
+KINDS = ('ours', 'peer', 'limit')
+
+#: What the others are compared with, on disks where it is not ``ours``.
+REFERENCES = {'changed': 'ours-day', 'unchanged': 'ours-unchanged'}
 
 
 def text(found: results.Results, judged: Sequence[bars.Bar]) -> str:
@@ -92,8 +100,9 @@ def _gib(size: int) -> str:
 
 
 def _rows(found: results.Results, disk: str) -> list[tuple[str, ...]]:
-    ours = found.get(disk, 'ours')
-    return [_row(each, ours) for each in found.series
+    ours = found.get(disk, REFERENCES.get(disk, 'ours'))
+    return [_row(each, ours) for each in sorted(
+        found.series, key=lambda each: KINDS.index(each.kind))
             if each.disk == disk and each.samples]
 
 
@@ -106,10 +115,14 @@ def _row(each: results.Series, ours: results.Series | None
         each.title, str(len(each.samples)), f'{each.wall:.2f}',
         f'{low:.2f}-{high:.2f}', '' if limit else f'{each.cpu:.2f}',
         '' if limit else f'{each.peak / (1 << 20):.0f}',
-        '' if stored is None else f'{stored / 1e6:.0f}',
+        '' if stored is None else _megabytes(stored),
         f'{each.wall / ours.wall:.2f}' if ours else '',
         f'{stored / ours.stored:.2f}'
         if ours and ours.stored and stored else '')
+
+
+def _megabytes(size: int) -> str:
+    return f'{size / 1e6:.{3 if size < 10e6 else 0}f}'
 
 
 def _sign(bar: bars.Bar) -> str:

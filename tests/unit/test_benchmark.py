@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the benchmark that need no minutes."""
 
+import dataclasses
+import errno
 import json
 import pathlib
 import random
@@ -12,11 +14,14 @@ import pytest
 
 from tests.benchmark import bars
 from tests.benchmark import content
+from tests.benchmark import disks
 from tests.benchmark import filetree
 from tests.benchmark import limits
 from tests.benchmark import measure
 from tests.benchmark import metadata
+from tests.benchmark import peers
 from tests.benchmark import results
+from tests.benchmark import rounds
 from tests.benchmark import tables
 from tests.functional.lab import paths
 from tests.functional.lab import process
@@ -40,7 +45,8 @@ def found_of(*all_series, **facts):
         '2026-01-02T03:04:05+00:00', {'processor': '2 cores'},
         {'borg': 'borg 1'}, {'rounds': 3, 'scale': 1.0, 'cold': False},
         {name: {'virtual': 4 << 30, 'allocated': 3 << 30}
-         for name in ('root', 'small', 'empty')}, list(all_series), facts)
+         for name in ('root', 'changed', 'unchanged', 'small', 'empty')},
+        list(all_series), facts)
 
 
 def judged(found):
@@ -121,6 +127,64 @@ class TestBars:
         bar, = (bar for text, bar in judged(found).items()
                 if 'into Swift' in text)
         assert bar.met is met
+        assert 'processors' not in bar.detail
+
+    def test_swift_shares_the_cores(self):
+        found = found_of(
+            series('ours-swift', [5.0], kind='ours'),       # 10 s of processor
+            series('ours-null', [3.0], kind='ours'),
+            series('put', [1.0], kind='limit'),
+            swift_cpu_seconds=2.5, cores=2)
+        bar, = (bar for text, bar in judged(found).items()
+                if 'into Swift' in text)
+        assert bar.detail == (
+            '5.00 s; 3.00 s; 1.00 s; processors alone: 6.25 s')
+        assert bar.limit == 1.25
+
+    def judged_day(self, of, *all_series, **facts):
+        bar, = (bar for text, bar in judged(found_of(
+            *all_series, **facts)).items()
+            if text.startswith('a day later') and of in text)
+        return bar
+
+    @pytest.mark.parametrize('size,met', [(1500, True), (1501, False)])
+    def test_uploaded_after_a_day(self, size, met):
+        bar = self.judged_day(
+            'uploaded', series('ours-day', [1.0], kind='ours', stored=size,
+                               disk='changed'),
+            series('changes', [1.0], kind='limit', stored=1000,
+                   disk='changed'), changed_clusters=10)
+        assert bar.met is met
+        assert '10 clusters' in bar.detail
+
+    @pytest.mark.parametrize('borg,restic,met', [
+        (10.0, 9.9, False), (9.9, 10.0, False), (10.0, 10.0, True),
+        (None, 10.0, True), (9.9, None, False)])
+    def test_the_faster_second_run_counts(self, borg, restic, met):
+        others = [series(f'{name}-day', [wall], disk='changed')
+                  for name, wall in (('borg', borg), ('restic', restic))
+                  if wall]
+        bar = self.judged_day(
+            'second runs',
+            series('ours-day', [6.0], kind='ours', disk='changed'), *others)
+        assert bar.met is met
+
+    @pytest.mark.parametrize('full,met', [(4.0, True), (3.9, False)])
+    def test_a_day_against_a_full_capture(self, full, met):
+        bar = self.judged_day(
+            'full', series('ours', [full], kind='ours'),
+            series('ours-day', [2.0], kind='ours', disk='changed'))
+        assert bar.met is met
+
+    @pytest.mark.parametrize('size,wall,met', [
+        (64 << 10, 1.3, [True, True]), ((64 << 10) + 1, 1.31, [False] * 2)])
+    def test_an_unchanged_disk(self, size, wall, met):
+        found = found_of(
+            series('ours-unchanged', [wall], kind='ours', stored=size,
+                   disk='unchanged'),
+            series('read-hash', [1.0], kind='limit', disk='unchanged'))
+        assert [bar.met for text, bar in judged(found).items()
+                if text.startswith('an unchanged disk')] == met
 
     @pytest.mark.parametrize('empty,met', [(3.0, True), (3.1, False)])
     def test_mostly_empty_disk(self, empty, met):
@@ -139,6 +203,17 @@ class TestBars:
         assert (bar.value, bar.met) == (300, True)
         bar = judged(found)['peak memory, 4 GiB disk, of the stated formula']
         assert (bar.value, bar.met) == (1.5, False)
+
+    def test_memory_of_each_state_of_a_disk_counts(self):
+        found = found_of(
+            series('ours', [1.0], kind='ours', peak=200 * MIB),
+            series('ours-day', [1.0], kind='ours', peak=401 * MIB,
+                   disk='changed'),
+            memory_bound_root=100 * MIB, memory_bound_changed=401 * MIB)
+        bar = judged(found)['peak memory, 4 GiB disk, MiB']
+        assert (bar.value, bar.met) == (401, False)
+        bar = judged(found)['peak memory, 4 GiB disk, of the stated formula']
+        assert (bar.value, bar.detail) == (2, 'formula: 100, 401 MiB')
 
     @pytest.mark.parametrize('empty,met', [(110, True), (112, False)])
     def test_memory_does_not_grow_with_the_disk(self, empty, met):
@@ -183,11 +258,91 @@ class TestTables:
         assert not [line for line in text.splitlines()
                     if line != line.rstrip()]
 
+    def test_a_later_run_is_compared_with_ours_of_the_same_state(self):
+        found = found_of(
+            series('ours', [9.0], kind='ours'),
+            series('ours-unchanged', [2.0], kind='ours', stored=30_000,
+                   disk='unchanged'),
+            series('borg-unchanged', [5.0], stored=60_000, disk='unchanged'))
+        borg, = (line for line in tables.text(found, []).splitlines()
+                 if line.startswith('  borg'))
+        assert borg.split()[-3:] == ['0.060', '2.50', '2.00']
+
     def test_a_scaled_run_is_no_verdict(self):
         found, _ = self.tables_of()
         assert 'no verdict' not in tables.conditions(found)
         found.options['scale'] = 0.1
         assert 'no verdict' in tables.conditions(found)
+
+
+class Copier(peers.Program):
+    """Keeps the states of a disk beside each other."""
+
+    name = 'copy'
+    title = 'cp'
+    incremental = True
+
+    def __init__(self):
+        self.seen = []
+
+    def verify(self, disk, folder):
+        return ' '.join(sorted(path.name for path in folder.iterdir()))
+
+    def _stages(self, disk, folder, stack):
+        self.seen.append((disk.raw, disk.raw.read_bytes()))
+        return [['cp', str(disk.raw), str(folder / disk.name)]]
+
+
+class TestRounds:
+
+    @pytest.fixture
+    def copier(self, monkeypatch, tmp_path):
+        def build(name, scale):
+            raw = tmp_path / name
+            raw.write_bytes(name.encode())
+            return disks.Disk(name, raw, 0, len(name), 'ext4')
+
+        copier = Copier()
+        monkeypatch.setattr(disks, 'build', build)
+        monkeypatch.setattr(peers, 'peers', lambda: [copier])
+        monkeypatch.setattr(peers, 'versions', dict)
+        monkeypatch.setattr(
+            rounds.Benchmark, '_measure_starts', lambda self: None)
+        return copier
+
+    @needs_time
+    @pytest.mark.parametrize('only,contents', [
+        ('copy', [b'root']),
+        ('copy-day', [b'root', b'changed']),
+        ('copy-unchanged', [b'root', b'changed', b'changed'])])
+    @pytest.mark.parametrize('one_file_system', [True, False])
+    def test_states_of_a_disk_come_one_after_another(
+            self, copier, monkeypatch, tmp_path, only, contents,
+            one_file_system):
+        if not one_file_system:
+            def refuse(path, target):
+                raise OSError(errno.EXDEV, 'Invalid cross-device link')
+
+            monkeypatch.setattr(pathlib.Path, 'hardlink_to', refuse)
+        (tmp_path / 'scratch').mkdir()
+        found = rounds.Benchmark(
+            tmp_path / 'scratch', 2, 1, False, [only]).run()
+        assert [content for _, content in copier.seen] == contents * 2
+        assert len({path for path, _ in copier.seen}) == 1
+        kept = ['root', 'changed root', 'changed root unchanged']
+        assert [(each.disk, each.program, len(each.samples), each.stored,
+                 each.verified) for each in found.series] == [
+            (disk, f'copy{turn}', 2, len(content), verified)
+            for (turn, disk), content, verified in zip(
+                rounds.TURNS.items(), contents, kept, strict=False)]
+        last = tmp_path / contents[-1].decode()
+        assert last.stat().st_nlink == (2 if one_file_system else 1)
+
+    def test_all_that_can_be_asked_for(self):
+        assert {'ours', 'ours-day', 'ours-unchanged', 'borg-day',
+                'restic-unchanged', 'dd', 'changes'} <= set(rounds.NAMES)
+        assert not {'dd-day', 'ours-null-day'} & set(rounds.NAMES)
+        assert len(rounds.NAMES) == len(set(rounds.NAMES))
 
 
 class TestMeasure:
@@ -230,6 +385,18 @@ class TestMeasure:
             '$', r'\$')]])
         assert sample.cpu > 0.05
 
+    def test_processor_time_of_running_processes(self):
+        parent = subprocess.Popen(
+            ['sh', '-c', 'while :; do :; done & cat; kill $!'],
+            stdin=subprocess.PIPE)
+        try:
+            process.wait_until(
+                lambda: measure.processor_seconds([parent.pid]) > 0.2,
+                'its child to work', 20)
+        finally:
+            parent.communicate()
+        assert measure.processor_seconds([parent.pid]) == 0
+
     def test_files_size(self, tmp_path):
         (tmp_path / 'folder').mkdir()
         (tmp_path / 'folder/one').write_bytes(bytes(10))
@@ -256,12 +423,38 @@ class TestLimits:
 
     def test_compress_takes_what_is_stored(self, image):
         told = limits.compress(image, self.CLUSTER, 2)
-        assert told['bytes'] == 2 * self.CLUSTER + 3
+        assert (told['bytes'], told['clusters']) == (2 * self.CLUSTER + 3, 3)
         assert self.CLUSTER < told['stored'] < self.CLUSTER + 2000
 
     def test_read(self, image):
         told = limits.read(image, image, self.CLUSTER)
         assert told['bytes'] == 3 * self.CLUSTER + 3
+
+    def test_read_hash_takes_every_cluster_once(self, image, monkeypatch):
+        digest = limits.digests.DEFAULT_DIGEST
+        seen = []
+        monkeypatch.setattr(limits.digests, 'DEFAULT_DIGEST',
+                            dataclasses.replace(digest, digest=lambda data: (
+                                seen.append(digest.digest(data)))))
+        told = limits.read_hash(image, image, self.CLUSTER, 2)
+        assert told['bytes'] == 3 * self.CLUSTER + 3
+        clusters = [b'text' * (self.CLUSTER // 4), bytes(self.CLUSTER),
+                    random.Random(1).randbytes(self.CLUSTER), b'end']
+        assert sorted(seen) == sorted(map(digest.digest, clusters))
+
+    def test_changes_are_what_is_nowhere_in_the_earlier_image(
+            self, image, tmp_path):
+        after = tmp_path / 'after'
+        with open(after, 'wb') as file:
+            file.seek(3 * self.CLUSTER)
+            file.write(b'text' * (self.CLUSTER // 4))       # has moved
+            new = random.Random(2).randbytes(self.CLUSTER)
+            file.write(new + bytes(self.CLUSTER) + new + b'other end')
+        told = limits.changes(image, after, self.CLUSTER, 2)
+        assert (told['clusters'], told['bytes'], told['stored']) == (
+            2, self.CLUSTER + 9, self.CLUSTER + 9)
+        told = limits.changes(image, image, self.CLUSTER, 2)
+        assert (told['clusters'], told['stored']) == (0, 0)
 
     def test_runs_are_whole_clusters_once_each(self, image):
         runs = list(limits.runs(image, 4 * self.CLUSTER))

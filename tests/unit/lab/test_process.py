@@ -27,13 +27,15 @@ time.sleep(600)
 def daemon(tmp_path):
     daemon = process.Daemon('parent', tmp_path)
     daemon.start([sys.executable, '-c', PARENT],
-                 lambda: 'ready' in daemon.log_tail())
+                 lambda: len(daemon.log_tail().split()) == 2)
     yield daemon
     daemon.stop()
 
 
 def child_of(daemon):
-    return int(daemon.log_tail().split()[0])
+    # Parent and child write in any order.
+    (pid,) = {*daemon.log_tail().split()} - {'ready'}
+    return int(pid)
 
 
 def test_stop_ends_the_children_too(daemon):

@@ -375,7 +375,10 @@ class _Capture:
                 self._parent, self._content = parent, content
                 return
         except errors.ParentUnsuitable as error:
-            self._full_reason = error.reason
+            self._full_reason = (
+                f'snapshot {error.snapshot} cannot be its parent: '
+                f'{error.reason}'
+            )
             LOG.warning(
                 'Snapshot %s is a full one, for %s cannot be its parent: %s',
                 self._wanted.snapshot,

@@ -332,7 +332,7 @@ class TestWithSwift:
         names = {
             info.name.removeprefix(own) for info in store.list(own)
         }
-        assert names == {'map', 'head', 'report'}
+        assert names == {'map', 'report'}
         report = manifest.CaptureReport.from_bytes(
             store.get(own + layout.REPORT, MiB)
         )

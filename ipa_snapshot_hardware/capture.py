@@ -32,6 +32,7 @@ from collections.abc import Iterator
 
 import blake3
 
+from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import document
@@ -544,6 +545,7 @@ class _Capture:
             self._wanted, self._content, self._allowed.read_size
         )
         level = levels.Controller(self._clock)
+        buffers.keep_freed(self._allowed.read_size)
         with executor.Executor(
             workers=self._allowed.workers,
             reads=self._allowed.reads,

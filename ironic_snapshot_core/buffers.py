@@ -56,6 +56,19 @@ def allocate(size: int) -> mmap.mmap:
     return buffer
 
 
+def keep_freed(size: int) -> None:
+    """Have the C library keep about so much memory that was freed.
+
+    Otherwise it gives small amounts back to the system again and again, and
+    getting them anew takes a tenth of the time of compressing. glibc does so
+    once it has seen a piece of that size freed: see mallopt(3),
+    M_MMAP_THRESHOLD. Other libraries take no notice.
+
+    :param size: in bytes, at most 32 MiB.
+    """
+    bytearray(size)
+
+
 def copy(room: memoryview, start: int, data: bytes | memoryview) -> None:
     """Copy bytes into a part of a room, while other threads go on.
 

@@ -54,17 +54,17 @@ def _lines(
     if found.deleted:
         did = 'Would free' if rehearsed else 'Freed'
         size = sizes.show(found.deleted_bytes)
-        yield f'{did} {size} in {_count(found.deleted)}.'
+        yield f'{did} {size} in {_objects(found.deleted)}.'
     elif not found.condemned:
         yield 'There is nothing to delete.'
     if found.condemned:
         yield (
-            f'{_count(found.condemned)} to be deleted by a prune in '
-            f'{_count(hours, "hour")}.'
+            f'{_objects(found.condemned)} to be deleted by a prune in '
+            f'{sizes.show_count(hours, "hour")}.'
         )
     if found.kept_for_leases:
-        yield f'{_count(found.kept_for_leases)} kept for captures under way.'
+        yield f'{_objects(found.kept_for_leases)} kept for captures under way.'
 
 
-def _count(number: int, what: str = 'object') -> str:
-    return f'{number} {what}{"s" * (number != 1)}'
+def _objects(number: int) -> str:
+    return sizes.show_count(number, 'object')

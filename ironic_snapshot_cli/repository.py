@@ -2,6 +2,7 @@
 """Where snapshots are kept: a directory, a Swift container, or nowhere."""
 
 import os
+import pathlib
 
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
@@ -13,6 +14,14 @@ from ironic_snapshot_cli import null_store
 
 SWIFT = 'swift:'
 NULL = 'null:'
+
+# A repository is read by so many at a time at most; each keeps a few MiB.
+_MOST_THREADS = 8
+
+
+def reading_threads() -> int:
+    """Tell how many threads had best read from a repository."""
+    return min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))
 
 
 def open_to_read(name: str, clock: clocks.Clock, threads: int) -> base.Store:
@@ -53,6 +62,14 @@ def open_to_write(
     if bandwidth:
         return limit.LimitedStore(store, bandwidth, clock)
     return store
+
+
+def read_manifest_key(path: str | None) -> bytes | None:
+    """Read the key that proves which conductor has committed snapshots.
+
+    :param path: of a file; None: there is no key.
+    """
+    return pathlib.Path(path).read_bytes().strip() if path else None
 
 
 # Private

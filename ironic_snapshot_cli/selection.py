@@ -17,14 +17,17 @@ SHORT_ID = 8
 _PREFIX = re.compile(f'[0-9a-f-]{{{SHORTEST_PREFIX},36}}')
 
 
-def find(store: base.Store, wanted: str) -> manifests.Manifest:
+def find(
+    store: base.Store, wanted: str, key: bytes | None = None
+) -> manifests.Manifest:
     """Find a snapshot by its id, the beginning of one, or its name.
 
+    :param key: of the conductor that has committed it, if one has.
     :raises SnapshotMissing: there is none.
     :raises SnapshotAmbiguous: several may be meant.
     :raises Corrupted: it is damaged.
     """
-    return sound(choose(list(catalogue.entries(store, None)), wanted))
+    return sound(choose(list(catalogue.entries(store, key)), wanted))
 
 
 def choose(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes and times as people write and read them."""
+"""Sizes, numbers and times as people write and read them."""
 
 import re
 
@@ -34,6 +34,11 @@ def show_short(size: int) -> str:
     """Write bytes for a table: ``700.0M``."""
     text = show(size)
     return text.replace('iB', '').replace(' ', '').removesuffix('B')
+
+
+def show_count(number: int, what: str) -> str:
+    """Write a number of things: ``1 object`` or ``2 objects``."""
+    return f'{number} {what}{"s" * (number != 1)}'
 
 
 def show_seconds(seconds: float) -> str:

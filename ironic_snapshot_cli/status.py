@@ -3,7 +3,8 @@
 
 DONE = 0
 FAILED = 1
-#: A snapshot was made, but parts of the disk could not be read.
+#: A snapshot was made, but parts of the disk could not be read; or one was
+#: verified, and is damaged.
 DEGRADED = 3
 #: As of a process that SIGINT ended.
 INTERRUPTED = 130

@@ -4,6 +4,7 @@
 import dataclasses
 import typing
 
+from ironic_snapshot_core import committed
 from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
@@ -73,6 +74,12 @@ def entries(store: Store, mac_key: bytes | None,
         entry.manifest.created_at if entry.manifest else '', entry.id))
 
 
+def latest_sequence(found: typing.Iterable[Entry]) -> int:
+    """Give the highest sequence of snapshots of a lineage; 0 if none."""
+    return max((entry.manifest.sequence for entry in found
+                if entry.manifest), default=0)
+
+
 def find(store: Store, snapshot: str,
          mac_key: bytes | None) -> Manifest | None:
     """Read a snapshot whose lineage is not known.
@@ -104,13 +111,8 @@ def find(store: Store, snapshot: str,
 
 def objects(manifest: Manifest) -> typing.Iterator[str]:
     """Name all the objects that a snapshot needs, beside its manifest."""
-    own = layout.attempt_prefix(manifest.lineage, manifest.id)
-    yield own + layout.MAP
-    yield manifest.head.name
-    prefixes = {attempt.id: layout.attempt_prefix(attempt.lineage, attempt.id)
-                for attempt in manifest.attempts}
-    for prefix in prefixes.values():
-        yield prefix + layout.INDEX
-    for pack in manifest.packs:
-        yield prefixes[pack.attempt] + pack.name
+    for each in committed.documents(manifest.lineage, manifest):
+        yield each.name
+    for each in committed.packs(manifest):
+        yield each.name
     yield manifest.image.name

@@ -51,6 +51,8 @@ from concurrent import futures
 from typing import Any
 
 from ironic_snapshot_core import catalogue
+from ironic_snapshot_core import committed
+from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
@@ -60,7 +62,6 @@ from ironic_snapshot_core import qcow2
 from ironic_snapshot_core.clock import Clock
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.codec import get_codec
-from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import AttemptRecord
 from ironic_snapshot_core.manifest import CaptureReport
 from ironic_snapshot_core.manifest import ImageRecord
@@ -124,7 +125,7 @@ def commit(store: Store, intent: Intent, mac_key: bytes | None,
         return manifest
     report = _read_report(store, intent)
     packs = _packs(intent, report)
-    needed = packs + _documents(intent, report)
+    needed = packs + committed.documents(intent.lineage, report)
     began = clock.time()
     try:
         _sweep(store, needed, workers)
@@ -153,8 +154,7 @@ def commit(store: Store, intent: Intent, mac_key: bytes | None,
 def _read_report(store: Store, intent: Intent) -> CaptureReport:
     name = _own(intent, layout.REPORT)
     data = store.get(name, document.MAX_SIZE)
-    found = DEFAULT_DIGEST.digest(data).hex()
-    if len(data) != intent.report.size or found != intent.report.digest:
+    if digests.identify(data) != (intent.report.size, intent.report.digest):
         raise errors.Corrupted(
             what=name, reason='it is not the report that the capture named')
     report = CaptureReport.from_bytes(data)
@@ -241,18 +241,6 @@ def _same(pack: PackRecord, older: PackRecord | None) -> bool:
         length=pack.length, generations=older.generations + 1)
 
 
-def _documents(intent: Intent, report: CaptureReport) -> list[Segment]:
-    """Give what the snapshot needs beside packs."""
-    head = report.head
-    return [
-        Segment(head.name, head.size, head.etag),
-        *(Segment(name, record.size, record.etag) for name, record in [
-            (_own(intent, layout.MAP), report.map),
-            *((layout.attempt_prefix(attempt.lineage, attempt.id)
-               + layout.INDEX, attempt.index)
-              for attempt in report.attempts)])]
-
-
 def _sweep(store: Store, expected: Sequence[Segment],
            workers: int) -> None:
     """HEAD every object: there, whole, plain and not about to expire."""
@@ -260,15 +248,7 @@ def _sweep(store: Store, expected: Sequence[Segment],
         for info, segment in zip(
                 pool.map(lambda segment: store.stat(segment.name), expected),
                 expected, strict=True):
-            reason = None
-            if info.size != segment.size:
-                reason = f'{info.size} bytes instead of {segment.size}'
-            elif info.etag != segment.etag:
-                reason = 'its content is not what was uploaded'
-            elif info.kind != 'plain':
-                reason = 'it is not a plain object'
-            elif info.expires:
-                reason = 'it has an expiry date'
+            reason = committed.flaw(info, segment)
             if reason:
                 raise errors.Corrupted(what=segment.name, reason=reason)
 

@@ -113,17 +113,34 @@ class CaptureRunning(Error):
         self.snapshot = snapshot
 
 
+class RestoreRunning(Error):
+    """A restore is under way and cannot make room.
+
+    :param snapshot: that is being restored.
+    :param reason: a clause about the restore, without a full stop.
+    """
+
+    code = 'restore-running'
+    msg = ('The restore of snapshot {self.snapshot} {self.reason}; try again '
+           'when it has ended.')
+
+    def __init__(self, snapshot: str, reason: str) -> None:
+        super().__init__(snapshot, reason)
+        self.snapshot = snapshot
+        self.reason = reason
+
+
 class Stalled(Error):
-    """A capture that does not get on.
+    """A capture or a restore that does not get on.
 
     :param what: that did not happen, without a full stop.
     :param seconds: since it last did.
     """
 
     code = 'stalled'
-    msg = ('The capture stands still: {self.what} for {self.seconds} s; look '
-           "at the ramdisk's log, its disk and its way to the store, then "
-           'run the step again.')
+    msg = ('The ramdisk does not get on: {self.what} for {self.seconds} s; '
+           'look at its log, its disk and its way to the store, then run the '
+           'step again.')
 
     def __init__(self, what: str, seconds: int) -> None:
         super().__init__(what, seconds)
@@ -141,6 +158,23 @@ class ParentUnsuitable(Error):
     code = 'parent-unsuitable'
     msg = ('Snapshot {self.snapshot} cannot be the parent: {self.reason}. '
            'Name another one, or let it be chosen with "auto".')
+
+    def __init__(self, snapshot: str, reason: str) -> None:
+        super().__init__(snapshot, reason)
+        self.snapshot = snapshot
+        self.reason = reason
+
+
+class SnapshotUnsuitable(Error):
+    """A snapshot that cannot be restored.
+
+    :param snapshot: its id.
+    :param reason: a clause without a full stop, such as ``it is damaged``.
+    """
+
+    code = 'snapshot-unsuitable'
+    msg = ('Snapshot {self.snapshot} cannot be restored: {self.reason}. '
+           'Choose another one.')
 
     def __init__(self, snapshot: str, reason: str) -> None:
         super().__init__(snapshot, reason)
@@ -181,14 +215,14 @@ class SnapshotInUse(Error):
     """A snapshot that cannot be deleted now."""
 
     code = 'snapshot-in-use'
-    msg = ('Snapshot {self.snapshot} cannot be deleted now: a capture, '
-           'snapshot {self.child}, builds upon it. Try again when that has '
-           'ended, or after {self.until}.')
+    msg = ('Snapshot {self.snapshot} cannot be deleted now: a capture or '
+           'restore, {self.user}, needs it. Try again when that has ended, '
+           'or after {self.until}.')
 
-    def __init__(self, snapshot: str, child: str, until: str) -> None:
-        super().__init__(snapshot, child, until)
+    def __init__(self, snapshot: str, user: str, until: str) -> None:
+        super().__init__(snapshot, user, until)
         self.snapshot = snapshot
-        self.child = child
+        self.user = user
         self.until = until
 
 
@@ -335,19 +369,76 @@ class DiskUnsuitable(DiskError):
     code = 'disk-unsuitable'
 
 
-class DiskReadError(DiskError):
-    """Sectors could not be read.
+class TargetMismatch(DiskError):
+    """The disk is not the one that the snapshot was taken of."""
+
+    code = 'target-mismatch'
+    msg = ('Disk {self.device}: {self.reason}. Nothing was written; to '
+           'restore onto this disk all the same, name its serial number as '
+           'that of the target.')
+
+
+class TargetNotBlank(DiskError):
+    """There is something on a disk, and nobody to ask whether it may go.
+
+    :param reason: what there is, as a clause without a full stop.
+    """
+
+    code = 'target-not-blank'
+    msg = ('Disk {self.device}: {self.reason}. Nothing was written; --yes '
+           'overwrites it without asking.')
+
+
+class RestoreUnfinished(DiskError):
+    """What is on the disk is half a restore."""
+
+    code = 'restore-unfinished'
+    msg = ('Disk {self.device}: {self.reason}; run the restore again first, '
+           'or deploy the node anew.')
+
+
+class RestoreInterrupted(DiskError):
+    """A restore ended after the first write and before the last."""
+
+    code = 'restore-interrupted'
+    msg = ('Disk {self.device}: the restore was interrupted: {self.reason}. '
+           'The disk is not bootable until the restore is run again.')
+
+
+class RestoreVerifyFailed(DiskError):
+    """What was read back is not what was written."""
+
+    code = 'restore-verify-failed'
+    msg = 'Disk {self.device}: {self.reason}; replace the disk.'
+
+
+class IdentityNotReset(DiskError):
+    """A clone's system is not rid of what tells one machine from another.
+
+    :param reason: where and why, without a full stop.
+    """
+
+    code = 'identity-not-reset'
+    msg = ('Disk {self.device}: the identity of its system could not be '
+           'reset: {self.reason}. All of the snapshot is on the disk; do not '
+           'boot it beside the machine it was taken of. Correct the cause '
+           'and restore again, or restore with identity "keep".')
+
+
+class SectorsError(DiskError):
+    """Sectors could not be used.
 
     :param serial: the disk's serial number, to find it in the rack.
-    :param offset: first byte of the failed read.
-    :param length: bytes of the failed read.
+    :param offset: first byte of what failed.
+    :param length: bytes of what failed.
     :param sector_size: logical sector, in bytes.
     """
 
-    code = 'disk-read-error'
-    msg = ('Disk {self.device} (serial {self.serial}): cannot read sectors '
-           '{self.first_sector}-{self.last_sector} of {self.sector_size} '
-           'bytes: {self.reason}; replace the disk.')
+    #: What could not be done.
+    operation: typing.ClassVar[str]
+    msg = ('Disk {self.device} (serial {self.serial}): cannot '
+           '{self.operation} sectors {self.first_sector}-{self.last_sector} '
+           'of {self.sector_size} bytes: {self.reason}; replace the disk.')
 
     def __init__(self, device: str, serial: str, offset: int, length: int,
                  sector_size: int, reason: str) -> None:
@@ -366,6 +457,20 @@ class DiskReadError(DiskError):
     @property
     def last_sector(self) -> int:
         return (self.offset + max(self.length, 1) - 1) // self.sector_size
+
+
+class DiskReadError(SectorsError):
+    """Sectors could not be read."""
+
+    code = 'disk-read-error'
+    operation = 'read'
+
+
+class DiskWriteError(SectorsError):
+    """Sectors could not be written."""
+
+    code = 'disk-write-error'
+    operation = 'write'
 
 
 class RepositoryUnsuitable(Error):
@@ -409,7 +514,7 @@ class SnapshotAmbiguous(Error):
 
     code = 'snapshot-ambiguous'
     msg = ('Several snapshots are meant by {self.wanted!r}: {self.ids}; give '
-           'more of the id.')
+           'an id, or more of it.')
 
     def __init__(self, wanted: str, found: typing.Iterable[str]) -> None:
         found = tuple(found)

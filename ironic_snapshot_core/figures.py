@@ -19,7 +19,9 @@
 import dataclasses
 from collections.abc import Iterable
 
+from ironic_snapshot_core.manifest import CaptureReport
 from ironic_snapshot_core.manifest import Manifest
+from ironic_snapshot_core.manifest import PackRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,12 +40,17 @@ class Totals:
     compression_ratio: float | None
 
 
-def shared_bytes(manifest: Manifest) -> int:
+def own_packs(record: CaptureReport | Manifest) -> list[PackRecord]:
+    """Give those that a snapshot has stored itself."""
+    return [pack for pack in record.packs if pack.attempt == record.id]
+
+
+def shared_bytes(record: CaptureReport | Manifest) -> int:
     """Tell what a snapshot uses of packs that others stored, in bytes."""
     return sum(
         pack.live_bytes
-        for pack in manifest.packs
-        if pack.attempt != manifest.id and not pack.spare
+        for pack in record.packs
+        if pack.attempt != record.id and not pack.spare
     )
 
 
@@ -51,11 +58,7 @@ def dedupe_ratio(manifest: Manifest) -> float | None:
     """Tell how many clusters a snapshot has for each one that it stored."""
     return _ratio(
         manifest.totals.clusters,
-        sum(
-            pack.clusters
-            for pack in manifest.packs
-            if pack.attempt == manifest.id
-        ),
+        sum(pack.clusters for pack in own_packs(manifest)),
     )
 
 

@@ -78,13 +78,14 @@ class IndexPack:
         """
         if not entries:
             raise errors.InvalidValue('pack', name, 'it has no cluster')
-        raw_count = sum(not entry.compressed for entry in entries)
-        if any(entry.compressed for entry in entries[:raw_count]):
+        compressed = [entry.compressed for entry in entries]
+        raw_count = compressed.count(False)
+        if True in compressed[:raw_count]:
             raise errors.InvalidValue(
                 'pack', name, 'raw clusters do not come first')
         # A list, as its length is known: an array grows by more than it needs.
         ends = list(itertools.accumulate(
-            (entry.length for entry in entries), initial=0))
+            [entry.length for entry in entries], initial=0))
         if digests is None:
             digests = memoryview(
                 b''.join(entry.digest for entry in entries))
@@ -166,18 +167,6 @@ class Index:
     def slots_of(self, pack: int) -> range:
         """Give the slots of a pack by its ordinal in the attempt."""
         return range(self._first_slots[pack], self._first_slots[pack + 1])
-
-    def slots(self) -> typing.Iterator[Slot]:
-        """Give all clusters in the order of their slots."""
-        size = self._digest_size
-        for number, pack in enumerate(self.packs):
-            for position in range(len(pack)):
-                offset = pack.offsets[position]
-                yield Slot(
-                    number, offset, pack.offsets[position + 1] - offset,
-                    position >= pack.raw_count,
-                    bytes(pack.digests[
-                        position * size:(position + 1) * size]))
 
     # Private
 

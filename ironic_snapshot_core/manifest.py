@@ -288,9 +288,9 @@ class Totals:
                      document.MAX_INTEGER)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CaptureReport:
-    """What a capture wrote; the agent's last object.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a report and a manifest have in common.
 
     :param parent: id of the snapshot it builds upon, or None.
     :param full_reason: why there is no parent, or None.
@@ -305,10 +305,8 @@ class CaptureReport:
         snapshot only.
     :param timings: seconds, by phase.
     :param software: versions, by program.
-    :param checkpoints: written on the way; of no use any more.
     """
 
-    snapshot: str
     disk: Disk
     cluster_size: int
     codec: str
@@ -326,6 +324,21 @@ class CaptureReport:
     timings: dict[str, float]
     software: dict[str, str]
     hints: tuple[HintRecord, ...] = ()
+
+    @property
+    def degraded(self) -> bool:
+        """Whether something of the disk is missing."""
+        return bool(self.unreadable)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureReport(Contents):
+    """What a capture wrote; the agent's last object.
+
+    :param checkpoints: written on the way; of no use any more.
+    """
+
+    snapshot: str
     checkpoints: int = 0
     version: int = REPORT_VERSION
 
@@ -333,7 +346,12 @@ class CaptureReport:
         layout.validate_uuid(self.snapshot)
         geometry.between(
             'checkpoints', self.checkpoints, 0, layout.MAX_CHECKPOINTS)
-        _check_contents(self, self.snapshot)
+        _check_contents(self)
+
+    @property
+    def id(self) -> str:
+        """Of the snapshot, under the name that a manifest has for it."""
+        return self.snapshot
 
     def to_bytes(self) -> bytes:
         return document.encode(self)
@@ -345,8 +363,8 @@ class CaptureReport:
         :raises Corrupted: it is none.
         :raises UnsupportedVersion: the agent is newer than we are.
         """
-        _check_version(data, 'report', REPORT_VERSION)
-        return document.decode(cls, data, 'report')
+        fields = _check_version(data, 'report', REPORT_VERSION)
+        return document.decode(cls, data, 'report', fields=fields)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -374,14 +392,12 @@ class ImageRecord:
         geometry.between('image size', self.size, 1, document.MAX_INTEGER)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Manifest:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Contents):
     """A snapshot.
 
     :param features: what a reader must know beyond this version.
     :param sequence: counts the snapshots of a lineage.
-    :param parent: id of the snapshot this one builds upon, or None.
-    :param full_reason: why there is no parent, or None.
     :param consistency: how much the captured disk can be relied upon, for
         example ``clean`` or ``forced``, after how the node was shut down.
     :param started_at: ISO 8601, UTC, whole seconds.
@@ -393,29 +409,12 @@ class Manifest:
     description: str
     lineage: layout.Lineage
     sequence: int
-    parent: str | None
-    full_reason: str | None
     node: NodeRecord
     project: str | None
     consistency: str
     started_at: str
     created_at: str
     image: ImageRecord
-    disk: Disk
-    cluster_size: int
-    codec: str
-    codec_level: int | None
-    digest: str
-    packs: tuple[PackRecord, ...]
-    attempts: tuple[AttemptRecord, ...]
-    map: ObjectRecord
-    head: HeadRecord
-    totals: Totals
-    regions: tuple[Region, ...]
-    unreadable: tuple[Unreadable, ...]
-    timings: dict[str, float]
-    software: dict[str, str]
-    hints: tuple[HintRecord, ...] = ()
     features: tuple[str, ...] = ()
     version: int = VERSION
 
@@ -426,7 +425,7 @@ class Manifest:
         parse_time(self.created_at)
         for what in ('name', 'description', 'consistency'):
             _text(what, getattr(self, what))
-        _check_contents(self, self.id)
+        _check_contents(self)
         for attempt in self.attempts:
             if attempt.id == self.id and attempt.lineage != self.lineage:
                 raise errors.InvalidValue(
@@ -441,17 +440,20 @@ class Manifest:
         :param software: the conductor's versions, added to the agent's.
         """
         taken = {field.name: getattr(report, field.name)
-                 for field in dataclasses.fields(report)
-                 if field.name not in (
-                     'version', 'snapshot', 'software', 'checkpoints')}
-        return cls(id=report.snapshot,
-                   software={**report.software, **(software or {})},
-                   **taken, **fields)
+                 for field in dataclasses.fields(Contents)}
+        taken['software'] = {**report.software, **(software or {})}
+        return cls(id=report.snapshot, **taken, **fields)
 
     @property
-    def degraded(self) -> bool:
-        """Whether something of the disk is missing."""
-        return bool(self.unreadable)
+    def attempt_prefixes(self) -> list[str]:
+        """Below which all that the attempts have stored lies, its own first.
+
+        Each attempt is there once; its own always, for that wrote the map.
+        """
+        attempts = dict.fromkeys(
+            [(self.lineage, self.id),
+             *((attempt.lineage, attempt.id) for attempt in self.attempts)])
+        return [layout.attempt_prefix(*attempt) for attempt in attempts]
 
     def to_bytes(self, mac_key: bytes | None) -> bytes:
         """Encode; without a key anybody could have written it."""
@@ -477,7 +479,8 @@ class Manifest:
                        if each not in tuple(FEATURES)]
             if unknown:
                 raise errors.UnsupportedFeature('The manifest', unknown)
-        return document.decode(cls, data, 'manifest', mac_key, verified)
+        return document.decode(
+            cls, data, 'manifest', mac_key, verified, fields)
 
 
 def format_time(seconds: float) -> str:
@@ -513,11 +516,8 @@ def _check_version(data: bytes, what: str,
     return fields
 
 
-def _check_contents(record: CaptureReport | Manifest, id: str) -> None:
-    """Check what a report and a manifest have in common.
-
-    :param id: the snapshot's.
-    """
+def _check_contents(record: CaptureReport | Manifest) -> None:
+    """Check what a report and a manifest have in common."""
     geometry.validate_cluster_size(record.cluster_size)
     codecs.validate_id(record.codec)
     digests.get_digest(record.digest)
@@ -534,14 +534,14 @@ def _check_contents(record: CaptureReport | Manifest, id: str) -> None:
         if run.start + run.length > record.disk.size:
             raise errors.InvalidValue(
                 'run', run, f'the disk has {record.disk.size} bytes')
-    _check_packs(record, id)
+    _check_packs(record)
     if record.head.size % record.cluster_size:
         raise errors.InvalidValue(
             'head size', record.head.size, 'it is no multiple of the '
             f'cluster size {record.cluster_size}')
 
 
-def _check_packs(record: CaptureReport | Manifest, id: str) -> None:
+def _check_packs(record: CaptureReport | Manifest) -> None:
     """Check what the snapshot is made of, and where that comes from."""
     named = {(pack.attempt, pack.name) for pack in record.packs}
     if len(named) != len(record.packs):
@@ -563,12 +563,13 @@ def _check_packs(record: CaptureReport | Manifest, id: str) -> None:
         _text('reason', record.full_reason)
     attempts = [attempt.id for attempt in record.attempts]
     for good, reason in (
-            (record.parent != id, 'the snapshot is its own parent'),
+            (record.parent != record.id, 'the snapshot is its own parent'),
             (len(set(attempts)) == len(attempts), 'one is there twice'),
             (set(attempts) == {attempt for attempt, _ in named},
              'they are not those that wrote the packs'),
-            (id not in attempts[:-1], "the snapshot's own is not the last"),
-            (record.parent is not None or set(attempts) <= {id},
+            (record.id not in attempts[:-1],
+             "the snapshot's own is not the last"),
+            (record.parent is not None or set(attempts) <= {record.id},
              'without a parent there are no others')):
         if not good:
             raise errors.InvalidValue('attempts', '(a list)', reason)

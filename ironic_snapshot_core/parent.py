@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The snapshot that another builds upon."""
 
+import contextlib
 import dataclasses
 import logging
+import typing
+from collections.abc import Callable
 
 from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import errors
@@ -19,6 +22,10 @@ AUTO = 'auto'
 NONE = 'none'
 
 _MISSING = 'there is no such snapshot'
+# How often one is chosen; each time but the last it was deleted meanwhile.
+_CHOICES = 3
+
+T = typing.TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,18 +48,23 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """A parent, or why there is none; exactly one of them is None."""
+    """A parent, or why there is none; exactly one of them is None.
+
+    :param latest: the highest sequence in the lineage, 0 if it is empty;
+        None when it was not looked through.
+    """
 
     manifest: Manifest | None
     reason: str | None
+    latest: int | None = dataclasses.field(default=None, compare=False)
 
 
 def choose(store: Store, lineage: layout.Lineage, asked: str, wanted: Wanted,
            mac_key: bytes | None) -> Choice:
     """Choose the parent of a new snapshot.
 
-    Nothing holds it yet: write a lease that names it, then see with
-    :func:`check` whether it is still there. A commit does that again.
+    Nothing holds it yet, see :func:`hold`: write a lease that names it, then
+    see with :func:`check` whether it is still there. A commit does that again.
 
     :param asked: :data:`AUTO`, :data:`NONE`, or the id of a snapshot, which
         may be of another lineage.
@@ -66,6 +78,24 @@ def choose(store: Store, lineage: layout.Lineage, asked: str, wanted: Wanted,
         return Choice(
             _named(store, lineage, asked, wanted, condemned, mac_key), None)
     return _latest(store, lineage, wanted, condemned, mac_key)
+
+
+def hold(begin: Callable[[], T]) -> T:
+    """Begin to build upon a parent that may be deleted at any moment.
+
+    Whoever deletes a snapshot looks for leases first: a parent that is still
+    there when the lease names it will stay, or the commit finds out.
+
+    :param begin: chooses the parent, writes the lease that names it, and
+        then looks whether it is still there, in this order; done again when
+        it is not.
+    :returns: what that returned.
+    :raises ParentGone: it was not there each time.
+    """
+    for _ in range(_CHOICES - 1):
+        with contextlib.suppress(errors.ParentGone):
+            return begin()
+    return begin()
 
 
 def check(store: Store, manifest: Manifest, mac_key: bytes | None,
@@ -127,9 +157,11 @@ def _find(store: Store, lineage: layout.Lineage, snapshot: str,
 def _latest(store: Store, lineage: layout.Lineage, wanted: Wanted,
             condemned: frozenset[str], mac_key: bytes | None) -> Choice:
     reasons: list[str] = []
+    entries = list(catalogue.entries(
+        store, mac_key, layout.snapshots_prefix(lineage)))
+    latest = catalogue.latest_sequence(entries)
     # By age, damaged ones last: nobody knows their age.
-    for entry in reversed(list(catalogue.entries(
-            store, mac_key, layout.snapshots_prefix(lineage)))):
+    for entry in reversed(entries):
         manifest = entry.manifest
         if manifest is None:
             reason: str | None = f'is damaged ({entry.reason.rstrip(".")})'
@@ -140,11 +172,11 @@ def _latest(store: Store, lineage: layout.Lineage, wanted: Wanted,
         if reason is None:
             for each in reasons:
                 LOG.warning('Passed over as a parent: %s', each)
-            return Choice(manifest, None)
+            return Choice(manifest, None, latest)
         reasons.append(f'the latest snapshot {entry.id} {reason}'
                        if not reasons else f'snapshot {entry.id} {reason}')
     return Choice(None, reasons[0] if reasons
-                  else 'it is the first of its lineage')
+                  else 'it is the first of its lineage', latest)
 
 
 def _unsuitable(manifest: Manifest, wanted: Wanted,

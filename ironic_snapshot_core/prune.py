@@ -90,7 +90,7 @@ def delete(store: Store, lineage: layout.Lineage, snapshot: str,
     :param now: seconds since the epoch.
     :returns: what it was; None if it was damaged.
     :raises SnapshotMissing: there is none of this id.
-    :raises SnapshotInUse: a capture that is under way builds upon it.
+    :raises SnapshotInUse: a capture or a restore that is under way needs it.
     :raises StoreError: the store does not answer. What is left of the
         snapshot is garbage if the manifest is gone.
     """
@@ -109,7 +109,7 @@ def delete(store: Store, lineage: layout.Lineage, snapshot: str,
 
 
 def refuse_used(store: Store, snapshot: str, now: float) -> None:
-    """Refuse to delete what a capture under way builds upon.
+    """Refuse to delete what a capture or restore under way needs.
 
     :raises SnapshotInUse: one does.
     """
@@ -225,7 +225,8 @@ def _mark(store: Store, mac_key: bytes | None, now: float,
     lacks: manifests, and leases of what has none, are looked for by name.
     """
     found = _list(store)
-    keys = {(place.lineage, place.snapshot): None for place, _ in found}
+    keys = {(place.lineage, place.snapshot): None for place, _ in found
+            if place.folder != layout.RESTORES}
     listed = {(place.lineage, place.snapshot) for place, _ in found
               if place.folder == layout.SNAPSHOTS
               and place.rest == layout.MANIFEST}
@@ -241,15 +242,17 @@ def _mark(store: Store, mac_key: bytes | None, now: float,
             if key not in committed and not lease.expired(now)}
     ids = {snapshot for _, snapshot in committed}
     held += [
-        f'Snapshot {snapshot} is being captured, and its parent '
-        f'{known[lineage, snapshot].parent} is gone.'
+        f'{snapshot} is being captured or restored, and snapshot '
+        f'{known[lineage, snapshot].parent}, which it needs, is gone.'
         for lineage, snapshot in live
         if known[lineage, snapshot].parent not in (None, *ids)]
+    inhabited = {lineage for lineage, _ in (*committed, *live)}
     garbage = {}
     kept = 0
     for place, info in found:
         key = (place.lineage, place.snapshot)
-        if info.name in needed or not _may_be_garbage(place, key in committed):
+        if info.name in needed or not _may_be_garbage(
+                place, key in committed, place.lineage in inhabited):
             continue
         if key in known and not known[key].expired(now):
             kept += 1
@@ -302,9 +305,17 @@ def _manifest(store: Store, mac_key: bytes | None, lineage: layout.Lineage,
         return str(e)
 
 
-def _may_be_garbage(place: layout.Place, committed: bool) -> bool:
+def _may_be_garbage(place: layout.Place, committed: bool,
+                    inhabited: bool) -> bool:
+    """Tell whether an object goes when no snapshot needs it.
+
+    :param committed: the snapshot, if it is one's, exists.
+    :param inhabited: the lineage has a snapshot, or one is under way.
+    """
     if place.folder == layout.ATTEMPTS:
         return True
+    if place.folder == layout.RESTORES:
+        return not inhabited
     return (place.folder == layout.SNAPSHOTS and not committed
             # Not what a later release may keep there.
             and place.rest.startswith(layout.IMAGE))

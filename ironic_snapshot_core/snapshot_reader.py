@@ -13,20 +13,21 @@ in the image does not matter here.
 """
 
 import array
+import bisect
 import dataclasses
+import itertools
 import logging
-import struct
 import threading
 import typing
 
 from ironic_snapshot_core import cluster_map
 from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import committed
 from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import envelope
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import geometry
 from ironic_snapshot_core import index as indexes
-from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import pack
 from ironic_snapshot_core.store import base
@@ -58,33 +59,6 @@ class Run:
     count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Attempt:
-    """What the snapshot needs of an attempt.
-
-    :param prefix: of the names of its objects.
-    :param packs: those that the manifest lists, by their ordinal in the
-        index.
-    """
-
-    prefix: str
-    index: indexes.Index
-    packs: typing.Mapping[int, manifests.PackRecord]
-
-    def pack_name(self, slot: indexes.Slot) -> str:
-        return self.prefix + self.index.packs[slot.pack].name
-
-    def lookup(self, number: int) -> indexes.Slot:
-        """Tell where a cluster is.
-
-        :raises Corrupted: nowhere that the manifest tells of.
-        """
-        slot = self.index.lookup(number)
-        if slot.pack not in self.packs:
-            raise _not_listed(self.pack_name(slot))
-        return slot
-
-
 class SnapshotReader:
     """The disk of a snapshot, read from its packs; for any thread.
 
@@ -95,8 +69,9 @@ class SnapshotReader:
     its map names, also for those that are not on this disk, and 16 for each
     extent of the map. For :meth:`runs` it takes another 4 for each extent,
     and, of one attempt after the other, 4 for each slot and 4 for each of
-    its clusters of the disk. Only where a pack is damaged, it takes about
-    300 for each of its clusters that is elsewhere as well.
+    its clusters of the disk; where only some are wanted, 1 for each cluster
+    of the disk. Only where a pack is damaged, it takes about 300 for each of
+    its clusters that is elsewhere as well.
 
     :ivar repaired: a text for each cluster that was read from another place
         than it should have been.
@@ -114,13 +89,13 @@ class SnapshotReader:
         self.repaired: list[str] = []
         self._codec = codecs.get_codec(manifest.codec)
         self._digest = digests.get_digest(manifest.digest)
-        self._packs: dict[str, list[manifests.PackRecord]] = {}
-        for each in manifest.packs:
-            self._packs.setdefault(each.attempt, []).append(each)
-        self._map = self._load_map()
-        self._attempts = self._load_attempts()
+        self._documents = committed.DocumentReader(store, manifest)
+        self._map = self._documents.read_map()
+        records = {record.id: record for record in manifest.attempts}
+        self._attempts = [self._documents.read_attempt(records[each])
+                          for each in self._map.attempts]
         self._lock = threading.Lock()
-        self._spare_attempts: list[_Attempt] | None = None
+        self._spare_attempts: list[committed.Attempt] | None = None
         self._copies: dict[str, dict[bytes, list[_Copy]]] = {}
 
     @property
@@ -144,30 +119,40 @@ class SnapshotReader:
         return self._read_or_repair(
             cluster, attempt, attempt.lookup(number))
 
-    def runs(self) -> typing.Iterator['PlacedRun']:
+    def digests(self, first: int, count: int
+                ) -> typing.Iterator[bytes | None]:
+        """Give what the digests of clusters have to be, in their order.
+
+        Of the last cluster, what lies beyond the disk counts as zero.
+
+        :param first: number of the first cluster.
+        :param count: of clusters from there on.
+        :returns: None for a cluster that is zero.
+        :raises Corrupted: the map refers to what is nowhere.
+        :raises InvalidValue: the disk has no such clusters.
+        """
+        end = first + count
+        geometry.between('clusters', count, 0, self._map.cluster_count)
+        geometry.between(
+            'cluster', first, 0, self._map.cluster_count - count)
+        return self._digests(first, end)
+
+    def runs(self, wanted: bytearray | None = None
+             ) -> typing.Iterator['PlacedRun']:
         """Give all that is not zero, in the order of the packs.
 
         That is nearly the order of the disk, and no byte is read twice.
 
+        :param wanted: for each cluster of the disk, zero when it is to be
+            left out; None: none is. It is copied.
         :raises Corrupted: the map refers to what the manifest does not list.
+        :raises InvalidValue: ``wanted`` is of another disk.
         """
-        extents = [array.array(envelope.U32) for _ in self._attempts]
-        for number, ordinal in enumerate(self._map.extents.attempts):
-            extents[ordinal].append(number)
-        order = {record.id: number
-                 for number, record in enumerate(self._manifest.attempts)}
-        for ordinal in sorted(
-                range(len(self._attempts)),
-                key=lambda each: order[self._attempts[each].index.attempt]):
-            attempt = self._attempts[ordinal]
-            places = _Places(
-                self._map, extents[ordinal], len(attempt.index))
-            for number, each in enumerate(attempt.index.packs):
-                if (number not in attempt.packs
-                        and places.any_of(attempt.index.slots_of(number))):
-                    raise _not_listed(attempt.prefix + each.name)
-            for run in _coalesce(attempt.index, ordinal, places):
-                yield PlacedRun(run, places)
+        if wanted is not None and len(wanted) != self._map.cluster_count:
+            raise errors.InvalidValue(
+                'number of clusters', len(wanted),
+                f'the disk has {self._map.cluster_count}')
+        return self._runs(None if wanted is None else bytes(wanted))
 
     def read(self, placed: 'PlacedRun'
              ) -> typing.Iterator[tuple[int, bytes]]:
@@ -183,7 +168,7 @@ class SnapshotReader:
         last = attempt.lookup(run.first_slot + run.count - 1)
         try:
             data = memoryview(self._store.get_range(
-                attempt.pack_name(first), first.offset,
+                attempt.pack_name(first.pack), first.offset,
                 last.offset + last.length - first.offset))
         except DAMAGE:
             # Not all of it need be: each cluster is tried.
@@ -202,59 +187,47 @@ class SnapshotReader:
 
     # Private
 
-    def _load(self, name: str, record: manifests.ObjectRecord) -> bytes:
-        data = self._store.get(name, record.size)
-        found = digests.DEFAULT_DIGEST.digest(data).hex()
-        if (len(data), found) != (record.size, record.digest):
-            raise errors.Corrupted(name, 'it is not what was committed')
-        return data
+    def _digests(self, first: int, end: int
+                 ) -> typing.Iterator[bytes | None]:
+        extents = self._map.extents
+        done = first
+        for number in range(
+                max(bisect.bisect_right(extents.starts, first) - 1, 0),
+                len(extents)):
+            start = extents.starts[number]
+            if start >= end:
+                break
+            begin = max(start, first)
+            stop = min(start + extents.counts[number], end)
+            if begin >= stop:
+                # The one before the first cluster that is asked for.
+                continue
+            yield from itertools.repeat(None, begin - done)
+            yield from self._attempts[extents.attempts[number]].digests(
+                extents.slots[number] + begin - start, stop - begin)
+            done = stop
+        yield from itertools.repeat(None, end - done)
 
-    def _load_map(self) -> cluster_map.ClusterMap:
-        own = layout.attempt_prefix(
-            self._manifest.lineage, self._manifest.id)
-        found = cluster_map.decode(
-            self._load(own + layout.MAP, self._manifest.map),
-            max_clusters=-(-self.disk_size // self.cluster_size))
-        if (found.disk_size, found.cluster_size) != (
-                self.disk_size, self.cluster_size):
-            raise errors.Corrupted('map', 'it is about another disk')
-        return found
+    def _runs(self, wanted: bytes | None
+              ) -> typing.Iterator['PlacedRun']:
+        extents = [array.array(envelope.U32) for _ in self._attempts]
+        for number, ordinal in enumerate(self._map.extents.attempts):
+            extents[ordinal].append(number)
+        order = {record.id: number
+                 for number, record in enumerate(self._manifest.attempts)}
+        for ordinal in sorted(
+                range(len(self._attempts)),
+                key=lambda each: order[self._attempts[each].index.attempt]):
+            attempt = self._attempts[ordinal]
+            places = _Places(
+                self._map, extents[ordinal], len(attempt.index), wanted)
+            for number in range(len(attempt.index.packs)):
+                if places.any_of(attempt.index.slots_of(number)):
+                    attempt.require(number)
+            for run in _coalesce(attempt.index, ordinal, places):
+                yield PlacedRun(run, places)
 
-    def _load_attempts(self) -> list[_Attempt]:
-        """Load the attempts that the map names, in its order."""
-        records = {record.id: record for record in self._manifest.attempts}
-        unknown = [each for each in self._map.attempts if each not in records]
-        if unknown:
-            raise errors.Corrupted(
-                'map', f'it refers to attempt {unknown[0]}, which the '
-                'manifest does not list')
-        return [self._load_attempt(records[each])
-                for each in self._map.attempts]
-
-    def _load_attempt(self, record: manifests.AttemptRecord) -> _Attempt:
-        prefix = layout.attempt_prefix(record.lineage, record.id)
-        # It may be of a disk that was larger then.
-        index = indexes.decode(
-            self._load(prefix + layout.INDEX, record.index))
-        if (index.attempt, index.cluster_size, index.codec,
-                index.digest) != (record.id, self.cluster_size,
-                                  self._manifest.codec,
-                                  self._manifest.digest):
-            raise errors.Corrupted(
-                prefix + layout.INDEX, 'it is about another attempt')
-        ordinals = {pack.name: number
-                    for number, pack in enumerate(index.packs)}
-        packs = {}
-        for each in self._packs[record.id]:
-            number = ordinals.get(each.name, -1)
-            if number < 0 or len(index.packs[number]) != each.clusters:
-                raise errors.Corrupted(
-                    prefix + layout.INDEX,
-                    f'{each.name} in it is not that of the manifest')
-            packs[number] = each
-        return _Attempt(prefix, index, packs)
-
-    def _read_or_repair(self, cluster: int, attempt: _Attempt,
+    def _read_or_repair(self, cluster: int, attempt: committed.Attempt,
                         slot: indexes.Slot,
                         blob: memoryview | None = None) -> bytes:
         """Read a cluster from where it should be, or from elsewhere.
@@ -273,13 +246,13 @@ class SnapshotReader:
                     continue
                 self.repaired.append(
                     f'{str(e).rstrip(".")}; cluster {cluster} of the disk '
-                    f'was read from {other.pack_name(copy)} instead')
+                    f'was read from {other.pack_name(copy.pack)} instead')
                 return content
             raise
 
-    def _read(self, cluster: int, attempt: _Attempt, slot: indexes.Slot,
-              blob: memoryview | None = None) -> bytes:
-        name = attempt.pack_name(slot)
+    def _read(self, cluster: int, attempt: committed.Attempt,
+              slot: indexes.Slot, blob: memoryview | None = None) -> bytes:
+        name = attempt.pack_name(slot.pack)
         data = (self._store.get_range(name, slot.offset, slot.length)
                 if blob is None else bytes(blob))
         entry = pack.PackEntry(slot.digest, slot.length, slot.compressed)
@@ -291,10 +264,10 @@ class SnapshotReader:
                 name, f'cluster {cluster} of the disk, at byte '
                 f'{slot.offset}: {e.reason}') from None
 
-    def _copies_of(self, attempt: _Attempt, slot: indexes.Slot
+    def _copies_of(self, attempt: committed.Attempt, slot: indexes.Slot
                    ) -> typing.Sequence['_Copy']:
         """Tell where else a cluster is, in spares first."""
-        name = attempt.pack_name(slot)
+        name = attempt.pack_name(slot.pack)
         with self._lock:
             if self._spare_attempts is None:
                 self._spare_attempts = list(self._load_spare_attempts())
@@ -302,24 +275,22 @@ class SnapshotReader:
                 self._copies[name] = self._find_copies(attempt, slot.pack)
             return self._copies[name].get(slot.digest, ())
 
-    def _load_spare_attempts(self) -> typing.Iterator[_Attempt]:
+    def _load_spare_attempts(self) -> typing.Iterator[committed.Attempt]:
         """Load the attempts of which there are only spares."""
         for record in self._manifest.attempts:
             if record.id not in self._map.attempts:
                 try:
-                    yield self._load_attempt(record)
+                    yield self._documents.read_attempt(record)
                 except DAMAGE as e:
                     LOG.warning('Second copies cannot be found: %s', e)
 
-    def _find_copies(self, attempt: _Attempt, number: int
+    def _find_copies(self, attempt: committed.Attempt, number: int
                      ) -> dict[bytes, list['_Copy']]:
         """Tell where else the clusters of a pack are, by their digests."""
-        def digests_in(which: _Attempt, number: int
+        def digests_in(which: committed.Attempt, number: int
                        ) -> typing.Iterator[bytes]:
-            for digest, in struct.iter_unpack(
-                    f'{self._digest.size}s',
-                    which.index.packs[number].digests):
-                yield digest
+            slots = which.index.slots_of(number)
+            return which.digests(slots.start, len(slots))
 
         wanted = set(digests_in(attempt, number))
         others = [
@@ -339,12 +310,7 @@ class SnapshotReader:
 
 
 #: An attempt, and a slot of it.
-_Copy: typing.TypeAlias = 'tuple[_Attempt, int]'
-
-
-def _not_listed(name: str) -> errors.Corrupted:
-    return errors.Corrupted(
-        'map', f'it refers to {name}, which the manifest does not list')
+_Copy: typing.TypeAlias = 'tuple[committed.Attempt, int]'
 
 
 class _Places:
@@ -357,32 +323,36 @@ class _Places:
 
     :param extents: ordinals of the map's extents that are of the attempt.
     :param slots: of the attempt.
+    :param wanted: for each cluster of the disk, zero when it is left out.
     :raises Corrupted: the map refers to a slot beyond.
     """
 
     def __init__(self, map_: cluster_map.ClusterMap,
-                 extents: 'array.array[int]', slots: int) -> None:
+                 extents: 'array.array[int]', slots: int,
+                 wanted: bytes | None) -> None:
         self._ends = array.array(envelope.U32, bytes(4 * (slots + 1)))
         counts = self._ends
         total = 0
-        for _, number, slot in self._mine(map_, extents):
-            if slot + number > slots:
+        for number in extents:
+            if map_.extents.slots[number] + map_.extents.counts[
+                    number] > slots:
                 raise errors.Corrupted(
                     'map', f'it refers to slots of {slots} that are not '
                     'there')
-            total += number
-            for each in range(slot, slot + number):
-                counts[each] += 1
+        for pairs in self._wanted(map_, extents, wanted):
+            for _, slot in pairs:
+                counts[slot] += 1
+                total += 1
         # First where each begins; filling moves it to where it ends.
         begin = 0
         for slot in range(slots):
             begin, counts[slot] = begin + counts[slot], begin
         self._clusters = array.array(envelope.U32, bytes(4 * total))
-        for first, number, slot in self._mine(map_, extents):
-            for each in range(number):
-                place = counts[slot + each]
-                self._clusters[place] = first + each
-                counts[slot + each] = place + 1
+        for pairs in self._wanted(map_, extents, wanted):
+            for cluster, slot in pairs:
+                place = counts[slot]
+                self._clusters[place] = cluster
+                counts[slot] = place + 1
 
     def of(self, slot: int) -> 'array.array[int]':
         """Give the clusters of a slot, in the order of the disk."""
@@ -399,12 +369,18 @@ class _Places:
         return self._ends[slots.stop - 1] > before
 
     @staticmethod
-    def _mine(map_: cluster_map.ClusterMap, extents: 'array.array[int]'
-              ) -> typing.Iterator[tuple[int, int, int]]:
+    def _wanted(map_: cluster_map.ClusterMap, extents: 'array.array[int]',
+                wanted: bytes | None
+                ) -> typing.Iterator[typing.Iterable[tuple[int, int]]]:
+        """Give for each extent the wanted (cluster, slot)."""
         every = map_.extents
         for number in extents:
-            yield every.starts[number], every.counts[number], (
-                every.slots[number])
+            first, count = every.starts[number], every.counts[number]
+            slot = every.slots[number]
+            pairs = zip(range(first, first + count),
+                        range(slot, slot + count), strict=True)
+            yield pairs if wanted is None else itertools.compress(
+                pairs, wanted[first:first + count])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -420,9 +396,8 @@ def _coalesce(index: indexes.Index, attempt: int, places: _Places
     """Join slots that are wanted and near each other in a pack."""
     first = last = -1
     pack_number = start = end = 0
-    for number, slot in enumerate(index.slots()):
-        if not places.any(number):
-            continue
+    for number in filter(places.any, range(len(index))):
+        slot = index.lookup(number)
         stop = slot.offset + slot.length
         if first >= 0 and (slot.pack != pack_number
                            or slot.offset - end > MAX_GAP

@@ -211,8 +211,8 @@ class History:
             own = store_attempt(self.store, id, contents, lineage,
                                 self._cluster_size, self._codec)
             self.attempts[id] = own
-            for slot, found in enumerate(own.index.slots()):
-                known[found.digest] = own, slot
+            for slot in range(len(own.index)):
+                known[own.index.lookup(slot).digest] = own, slot
         places = {cluster: known[digest]
                   for cluster, (digest, _) in wanted.items()}
         records = self._records(parent, again, places)

@@ -44,7 +44,6 @@ _OPAQUE = {
     'zfs_member': 'zfs member',
 }
 _SWAP = ('swap', 'swsuspend')
-_LVM = 'LVM2_member'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ def survey(
     return surveyor.result(read_holes=all_blocks)
 
 
-def read_table(
+def _read_table(
     disk: base.Disk, path: str, watch: look.Watch
 ) -> table.Table | None:
     """Read the partition table of a disk that is nothing else besides.
@@ -122,7 +121,7 @@ class _Surveyor:
         """Look at everything, from the start of the disk to its end."""
         size = self._disk.size
         try:
-            found = read_table(self._disk, self._path, self._watch)
+            found = _read_table(self._disk, self._path, self._watch)
         except (look.Doubt, errors.DiskReadError) as error:
             self.add(0, size, 'disk', look.whole(
                 0, size, '', _reason(error)))
@@ -195,7 +194,7 @@ class _Surveyor:
             raise look.Doubt(_OPAQUE[content])
         if content in _SWAP:
             return swap.survey_swap(self._disk, start, length)
-        if content == _LVM:
+        if content == lvm.CONTENT:
             return lvm.survey_lvm(self._disk, start, length, self.look_at)
         if content not in filesystem.KNOWN:
             raise look.Doubt('no map')

@@ -11,6 +11,7 @@ import json
 import re
 import typing
 
+from ironic_snapshot_core import gpt
 from ipa_snapshot_hardware.disk import base
 from ipa_snapshot_hardware.survey import look
 from ipa_snapshot_hardware.survey import part
@@ -107,13 +108,11 @@ def read(disk: base.Disk, path: str, watch: look.Watch) -> Table | None:
 def backup_header(disk: base.Disk) -> int:
     """Tell where a GPT says that its copy's header lies, in bytes.
 
-    UEFI specification 2.10, section 5.3.2: AlternateLBA.
-
     :raises Doubt: outside the disk.
     """
     size = disk.logical_sector_size
-    header = part.Part(disk, 0, disk.size).read(size, 40)
-    offset = int.from_bytes(header[32:40], 'little') * size
+    header = part.Part(disk, 0, disk.size).read(size, gpt.HEADER_SIZE)
+    offset = gpt.backup_header(header, size)
     if offset >= disk.size:
         raise look.Doubt('damaged partition table')
     return offset

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A limit on the bytes that are sent in a second, by all threads together.
+"""A limit on the bytes that all threads together send in a second.
 
 A store that sends piece by piece asks the limit before each piece
-(``SwiftStore(pace=limit.take)``), so that the wire is used evenly. In front
-of any other store, :class:`LimitedStore` waits before each object instead.
+(``SwiftStore(pace=limit.take)``), so that the wire is used evenly, or after
+each that was received (``receive_pace``), which holds back the other end. In
+front of any other store, :class:`LimitedStore` waits before each object
+instead.
 """
 
 import threading

@@ -42,6 +42,7 @@ class SwiftStore(base.Store):
     :param clock: for telling an expired grant from another.
     :param pace: called with the size of each piece before it is sent, to
         wait; such as :meth:`limit.RateLimit.take`.
+    :param receive_pace: likewise, after it was received.
     """
 
     def __init__(self, container_url: str, auth: requests.auth.AuthBase,
@@ -49,10 +50,12 @@ class SwiftStore(base.Store):
                  timeout: tuple[float, float] = swift_http.TIMEOUT_S,
                  pool_size: int = swift_http.POOL_SIZE,
                  clock: clocks.Clock | None = None,
-                 pace: typing.Callable[[int], None] | None = None) -> None:
+                 pace: typing.Callable[[int], None] | None = None,
+                 receive_pace: typing.Callable[[int], None] | None = None
+                 ) -> None:
         self._container = swift_http.Container(
             container_url, auth, verify, timeout, pool_size,
-            clock or clocks.SystemClock(), pace)
+            clock or clocks.SystemClock(), pace, receive_pace)
 
     def put(self, name: str, data: base.Data) -> base.ObjectInfo:
         layout.validate_name(name)

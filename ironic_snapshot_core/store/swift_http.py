@@ -36,6 +36,10 @@ POOL_SIZE = 8
 #: yet given up: 6.4 KiB/s.
 SEND_SIZE = 64 * KiB
 
+#: When somebody waits between the pieces of an answer: small enough that the
+#: store does not take the silence for the end, large enough to cost little.
+RECEIVE_SIZE = 256 * KiB
+
 #: A clock may be off by so many seconds before we blame it.
 SKEW_S = 60.0
 
@@ -112,18 +116,22 @@ class Container:
     :param verify: False, True, or a file with CA certificates.
     :param timeout: seconds to connect, seconds without any byte.
     :param pace: called with the size of each piece before it is sent.
+    :param receive_pace: likewise, after it was received.
     """
 
     def __init__(self, url: str, auth: requests.auth.AuthBase,
                  verify: bool | str, timeout: tuple[float, float],
                  pool_size: int, clock: clocks.Clock,
-                 pace: typing.Callable[[int], None] | None = None) -> None:
+                 pace: typing.Callable[[int], None] | None = None,
+                 receive_pace: typing.Callable[[int], None] | None = None
+                 ) -> None:
         self.url = grants.validate_container_url(url)
         self.name = self.url.rpartition('/')[2]
         self._auth = auth
         self._timeout = timeout
         self._clock = clock
         self._pace = pace
+        self.receive_pace = receive_pace
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = verify
@@ -205,20 +213,29 @@ class Answer:
 
         :raises StoreUnavailable: reading failed.
         """
+        pace = self._container.receive_pace
         found = []
+        while length and (chunk := self._read(
+                min(length, RECEIVE_SIZE) if pace else length)):
+            found.append(chunk)
+            length -= len(chunk)
+            if pace:
+                pace(len(chunk))
+        return found[0] if len(found) == 1 else b''.join(found)
+
+    def close(self) -> None:
+        self._response.close()
+
+    # Private
+
+    def _read(self, length: int) -> bytes:
         try:
-            while length and (chunk := self._response.raw.read(
-                    length, decode_content=False)):
-                found.append(chunk)
-                length -= len(chunk)
-            return found[0] if len(found) == 1 else b''.join(found)
+            return typing.cast(bytes, self._response.raw.read(
+                length, decode_content=False))
         except FAILURES as e:
             error = self._container.error(self._request, e)
         # As in Container._send().
         raise error
-
-    def close(self) -> None:
-        self._response.close()
 
 
 def store_error(request: Request, outcome: Answer | Exception,

@@ -64,6 +64,34 @@ def test_several_buffers_are_sent_at_the_pace(container):
     assert max(sizes) <= 64 * KiB
 
 
+def test_what_is_received_is_paced(container):
+    data = os.urandom(600_000)
+    container.store().put('a', data)
+    sizes = []
+    store = container.store(receive_pace=sizes.append)
+    assert store.get('a', MiB) == data
+    assert store.get_range('a', 1000, 300_000) == data[1000:301_000]
+    assert b''.join(store.iter_bytes('a')) == data
+    assert sum(sizes) == 1_500_000
+    assert max(sizes) == 256 * KiB
+
+
+def test_who_waits_for_the_pace_can_give_up(container):
+    data = os.urandom(MiB)
+    container.store().put('a', data)
+    waits = iter([errors.Cancelled()])
+
+    def pace(size):
+        for error in waits:
+            raise error
+
+    store = container.store(receive_pace=pace)
+    with pytest.raises(errors.Cancelled):
+        store.get('a', MiB)
+    # Nothing of it is left for the next to read.
+    assert store.get('a', MiB) == data
+
+
 @pytest.mark.parametrize('rule', [
     {'status': 503}, {'cut': 'before'}, {'cut': 'after'}], ids=str)
 def test_several_buffers_are_sent_again(container, proxy, rule):

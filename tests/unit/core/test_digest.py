@@ -27,6 +27,14 @@ def test_zero_is_the_digest_of_zeroes():
     assert found.zero(512) == found.digest(bytes(512))
 
 
+@pytest.mark.parametrize('data', [b'', b'document'])
+def test_a_document_is_told_by_size_and_digest(data):
+    size, found = digest.identify(data)
+    assert size == len(data)
+    assert bytes.fromhex(found) == digest.get_digest(
+        'blake3-256').digest(data)
+
+
 def test_an_unknown_one_is_refused():
     with pytest.raises(errors.UnsupportedFeature, match='md5'):
         digest.get_digest('md5')

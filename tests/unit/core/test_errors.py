@@ -20,11 +20,13 @@ CODES = {
     'UnsupportedFeature': 'unsupported-feature',
     'Cancelled': 'cancelled',
     'CaptureRunning': 'capture-running',
+    'RestoreRunning': 'restore-running',
     'Stalled': 'stalled',
     'ParentUnsuitable': 'parent-unsuitable',
     'ParentGone': 'parent-gone',
     'AttemptCondemned': 'attempt-condemned',
     'SnapshotInUse': 'snapshot-in-use',
+    'SnapshotUnsuitable': 'snapshot-unsuitable',
     'StoreError': 'store-error',
     'ObjectMissing': 'object-missing',
     'ContainerMissing': 'container-missing',
@@ -42,7 +44,15 @@ CODES = {
     'DiskBusy': 'disk-busy',
     'DiskChanged': 'disk-changed',
     'DiskUnsuitable': 'disk-unsuitable',
+    'TargetMismatch': 'target-mismatch',
+    'TargetNotBlank': 'target-not-blank',
+    'RestoreUnfinished': 'restore-unfinished',
+    'RestoreInterrupted': 'restore-interrupted',
+    'RestoreVerifyFailed': 'restore-verify-failed',
+    'IdentityNotReset': 'identity-not-reset',
+    'SectorsError': 'disk-error',
     'DiskReadError': 'disk-read-error',
+    'DiskWriteError': 'disk-write-error',
     'RepositoryUnsuitable': 'repository-unsuitable',
     'CredentialsMissing': 'credentials-missing',
     'SnapshotMissing': 'snapshot-missing',
@@ -58,12 +68,15 @@ EXAMPLES = [
     errors.UnsupportedFeature('The manifest', ['a', 'b']),
     errors.Cancelled(),
     errors.CaptureRunning('33333333-3333-4333-8333-333333333333'),
+    errors.RestoreRunning('1', 'is writing to the disk'),
     errors.Stalled('nothing was read', 600),
     errors.ParentUnsuitable('golden', 'it is degraded'),
     errors.ParentGone('1', '2', 'was deleted meanwhile'),
     errors.AttemptCondemned('1'),
     errors.SnapshotInUse('1', '2', '2026-01-31T12:00:00Z'),
+    errors.SnapshotUnsuitable('1', 'it is damaged'),
     errors.DiskReadError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
+    errors.DiskWriteError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
     errors.RepositoryUnsuitable('swift:', 'it is no container'),
     errors.CredentialsMissing('the password is wrong'),
     errors.SnapshotMissing('golden'),
@@ -75,7 +88,7 @@ EXAMPLES = [
 ] + [
     cls('/dev/sda', 'it is too small')
     for cls in errors.DiskError.__subclasses__()
-    if cls is not errors.DiskReadError
+    if cls is not errors.SectorsError
 ]
 
 
@@ -105,9 +118,11 @@ def test_only_what_may_help_is_retryable():
     assert retryable == {errors.ObjectMismatch, errors.StoreUnavailable}
 
 
-def test_a_read_error_names_the_sectors():
-    error = errors.DiskReadError('/dev/sda', 'S1', 4096, 8192, 4096, 'EIO')
-    assert 'sectors 1-2 of 4096 bytes' in str(error)
+@pytest.mark.parametrize(('cls', 'what'), [
+    (errors.DiskReadError, 'read'), (errors.DiskWriteError, 'write')])
+def test_an_error_of_sectors_names_them(cls, what):
+    error = cls('/dev/sda', 'S1', 4096, 8192, 4096, 'EIO')
+    assert f'cannot {what} sectors 1-2 of 4096 bytes' in str(error)
     assert 'S1' in str(error)
 
 

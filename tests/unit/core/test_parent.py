@@ -76,6 +76,15 @@ def test_the_latest(world):
     assert choose(world) == parent.Choice(first, None)
 
 
+def test_the_highest_sequence_is_told(world):
+    assert choose(world).latest == 0
+    take(world, sequence=7, project='other')
+    take(world, 2, sequence=3)
+    damage(world, take(world, 3, sequence=9))
+    assert choose(world).latest == 7
+    assert choose(world, 'none').latest is None
+
+
 def test_of_two_with_the_same_sequence_the_later_one(world):
     both = [take(world, number, sequence=7) for number in (1, 2)]
     assert choose(world).manifest == both[1]

@@ -45,13 +45,24 @@ def test_delete_takes_manifest_and_image(world):
         world.delete(first)
 
 
+def test_delete_refuses_what_is_being_restored(world):
+    first = world.take([1])
+    operation = str(uuid.uuid4())
+    lease.put(world.store, OTHER, lease.Lease(
+        operation, first.id, world.now + HOUR))
+    with pytest.raises(errors.SnapshotInUse, match=operation):
+        world.delete(first)
+    lease.delete(world.store, OTHER, operation)
+    world.delete(first)
+
+
 def test_delete_refuses_a_parent_in_use(world):
     first = world.take([1])
     intent = world.upload([1, 2], first, lineage=OTHER)
     world.lease(intent)
     with pytest.raises(errors.SnapshotInUse) as caught:
         world.delete(first)
-    assert caught.value.child == intent.snapshot
+    assert caught.value.user == intent.snapshot
     assert '2027-01-15T09:00:00Z' in str(caught.value)
     assert world.listed() == [first]
     world.now += HOUR
@@ -98,6 +109,31 @@ def test_delete_is_cut_short(world):
 
 
 # Pruning
+
+def test_restores_go_with_their_lineage(world):
+    first = world.take([1])
+    intent = world.upload([2], lineage=OTHER)
+    world.lease(intent)
+    names = {layout.restore_name(lineage, str(uuid.uuid4()))
+             for lineage in (LINEAGE, LINEAGE, OTHER)}
+    for name in names:
+        world.store.put(name, b'whatever it says')
+    world.prune()
+    assert names <= world.names()
+    world.delete(first)
+    lease.delete(world.store, OTHER, intent.snapshot)
+    world.prune()
+    assert world.names() == set()
+
+
+def test_nothing_is_deleted_while_what_is_restored_is_gone(world):
+    world.take([1])
+    operation = str(uuid.uuid4())
+    lease.put(world.store, OTHER, lease.Lease(
+        operation, str(uuid.uuid4()), world.now + HOUR))
+    held, = world.prune().held
+    assert held.startswith(f'{operation} is being captured or restored')
+
 
 def test_nothing_to_do(world):
     assert world.prune() == prune.Pruned(0, 0, 0, 0)

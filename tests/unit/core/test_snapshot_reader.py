@@ -123,10 +123,60 @@ def test_single_clusters(store, example):
         reader.read_cluster(9)
 
 
+def test_digests_of_clusters(store, example):
+    reader = snapshot_reader.SnapshotReader(store, example)
+    wanted = [CONTENT.get(cluster) and DIGEST.digest(CONTENT[cluster])
+              for cluster in range(9)]
+    for first in range(10):
+        for count in range(10 - first):
+            assert list(reader.digests(first, count)) == wanted[
+                first:first + count]
+
+
+@pytest.mark.parametrize('first, count', [
+    (0, 10), (9, 1), (10, 0), (-1, 2), (3, -1)])
+def test_digests_of_what_is_not_on_the_disk(store, example, first, count):
+    reader = snapshot_reader.SnapshotReader(store, example)
+    with pytest.raises(errors.InvalidValue):
+        reader.digests(first, count)
+
+
+def test_only_what_is_wanted(store):
+    """Also of an extent, of a content that is twice there, and of gaps."""
+    found = store_snapshot(
+        store, [[noise(number) for number in range(8)], [noise(8)]], 12 * C,
+        places=[(0, 0), (1, 1), (2, 2), (5, 7), (6, 0), (7, 8)])
+    reader = snapshot_reader.SnapshotReader(store, found)
+    for clusters, slots in (
+            ((), ()),
+            ((6,), (0,)),
+            ((1, 2), (1, 2)),
+            ((2, 3, 5, 11), (2, 7))):
+        wanted = bytearray(12)
+        for cluster in clusters:
+            wanted[cluster] = 1 + cluster
+        store.ranges.clear()
+        runs = reader.runs(wanted)
+        # It was copied.
+        wanted[:] = bytes(12)
+        assert {cluster: data for run in runs
+                for cluster, data in reader.read(run)} == {
+            cluster: noise({0: 0, 1: 1, 2: 2, 5: 7, 6: 0}[cluster])
+            for cluster in clusters if cluster in (0, 1, 2, 5, 6)}
+        assert sum(length for _, _, length in store.ranges) == C * len(slots)
+
+
+def test_wanted_is_of_another_disk(store, example):
+    reader = snapshot_reader.SnapshotReader(store, example)
+    with pytest.raises(errors.InvalidValue):
+        reader.runs(bytearray(8))
+
+
 def test_a_disk_of_zeroes(store):
     reader = snapshot_reader.SnapshotReader(
         store, store_snapshot(store, [], 4 * C, []))
     assert read_all(reader) == {}
+    assert list(reader.digests(0, 4)) == [None] * 4
     assert reader.read_cluster(3) == bytes(C)
 
 
@@ -540,9 +590,10 @@ def test_every_pack_stored_again_may_be_lost(store):
 def test_memory_is_flat(store):
     """Without an object for each cluster."""
     count = 50_000
-    entry = pack.PackEntry(DIGEST.digest(b''), 100, True)
-    made = index.Index(ID, C, 'zstd', DIGEST.id, (
-        index.IndexPack.of('pack-000001', [entry] * count),))
+    made = index.Index(ID, C, 'zstd', DIGEST.id, (index.IndexPack.of(
+        'pack-000001', [
+            pack.PackEntry(DIGEST.digest(b'%d' % number), 100, True)
+            for number in range(count)]),))
     example = store_snapshot(
         store, [[text(1)]], count * C, [(0, 0)])
     builder = cluster_map.MapBuilder(count * C, C)

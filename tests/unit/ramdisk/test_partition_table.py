@@ -26,6 +26,9 @@ def test_detects_what_sfdisk_writes(tmp_path, label):
     )
     start = path.read_bytes()[: partition_table.size_needed(512)]
     assert partition_table.detect(start, 512) == label
+    if label == 'dos':
+        # sfdisk begins the first at 1 MiB.
+        assert partition_table.dos_end(start, 512) == 2 * 1024 * 1024
 
 
 def test_gpt_is_looked_for_in_the_second_sector():

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from ironic_snapshot_core import parallel
 from ipa_snapshot_hardware import executor
-from ironic_snapshot_cli import parallel
 
 
 @pytest.fixture

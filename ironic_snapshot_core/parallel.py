@@ -3,23 +3,28 @@
 
 import collections
 import typing
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 
-from ipa_snapshot_hardware import executor
-
 T = typing.TypeVar('T')
+
+
+class Stop(typing.Protocol):
+    """Tells those who wait to give up: a ``threading.Event``, or the like."""
+
+    def set(self) -> None:
+        ...
 
 
 class Workers:
     """Threads that work on many items, a few at a time.
 
+    :param threads: how many.
     :param stop: set when one of them fails, so that none of the others
         sleeps on until a store can be reached again.
     """
 
-    def __init__(self, threads: int, stop: executor.Stop) -> None:
+    def __init__(self, threads: int, stop: Stop | None = None) -> None:
         self._threads = threads
         self._stop = stop
 
@@ -35,6 +40,7 @@ class Workers:
                 while waiting:
                     waiting.popleft().result()
             except BaseException:
-                self._stop.set()
+                if self._stop is not None:
+                    self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise

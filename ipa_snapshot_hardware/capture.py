@@ -30,22 +30,24 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
-import blake3
-
 from ironic_snapshot_core import buffers
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import document
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import extent
+from ironic_snapshot_core import figures
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest
 from ironic_snapshot_core.store import base as stores
+from ipa_snapshot_hardware import arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import documents
 from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import guard
 from ipa_snapshot_hardware import level as levels
 from ipa_snapshot_hardware import packer
 from ipa_snapshot_hardware import parent as parents
@@ -55,6 +57,7 @@ from ipa_snapshot_hardware import request
 from ipa_snapshot_hardware import resume
 from ipa_snapshot_hardware import sample
 from ipa_snapshot_hardware import takeover
+from ipa_snapshot_hardware import timing
 from ipa_snapshot_hardware.disk import base
 from ipa_snapshot_hardware.hints import sources
 from ipa_snapshot_hardware.survey import survey as surveys
@@ -74,7 +77,7 @@ class Captured:
 
     report: manifest.CaptureReport
     record: manifest.ObjectRecord
-    state: progress.State
+    state: progress.CaptureState
 
 
 @dataclasses.dataclass(slots=True)
@@ -119,7 +122,7 @@ def capture(
     clock: clocks.Clock,
     stop: executor.Stop,
     software: dict[str, str],
-    counters: progress.Progress | None = None,
+    counters: progress.CaptureProgress | None = None,
     readable: Callable[[str], bool] = lambda prefix: True,
 ) -> Captured:
     """Capture a disk, or go on with an attempt that was interrupted.
@@ -132,13 +135,14 @@ def capture(
     :param counters: to be looked at from another thread meanwhile.
     :param readable: whether the store lets us read below a prefix.
     :raises DiskReadError: when a sector cannot be read.
+    :raises RestoreUnfinished: when the disk is half restored.
     :raises DiskChanged: when the disk was written to meanwhile.
     :raises StoreError: when an object could not be stored.
     :raises InvalidValue: when the memory is too small for what is in use, or
         not all of the parent is readable.
     :raises Cancelled: when it was stopped.
     """
-    counters = counters or progress.Progress(clock)
+    counters = counters or progress.CaptureProgress(clock)
     found = _find_report(disk, store, wanted)
     if found is not None:
         LOG.info('Snapshot %s was captured before', wanted.snapshot)
@@ -150,7 +154,7 @@ def capture(
             totals.read_bytes,
             totals.data_bytes,
             totals.stored_bytes,
-            len(_own_packs(report)),
+            len(figures.own_packs(report)),
         )
         return Captured(report, record, counters.state())
     return _Capture(
@@ -164,7 +168,7 @@ def summarise(captured: Captured) -> dict[str, object]:
     totals = report.totals
     reason = report.full_reason
     return {
-        'protocol': request.PROTOCOL,
+        'protocol': arguments.PROTOCOL,
         'snapshot': report.snapshot,
         'more': False,
         'parent': report.parent,
@@ -175,13 +179,9 @@ def summarise(captured: Captured) -> dict[str, object]:
             'read_bytes': totals.read_bytes,
             'data_bytes': totals.data_bytes,
             'stored_bytes': totals.stored_bytes,
-            'shared_bytes': sum(
-                pack.live_bytes
-                for pack in report.packs
-                if pack.attempt != report.snapshot and not pack.spare
-            ),
+            'shared_bytes': figures.shared_bytes(report),
             'new_clusters': totals.new_clusters,
-            'packs': len(_own_packs(report)),
+            'packs': len(figures.own_packs(report)),
         },
         'seconds': round(report.timings['total'], 1),
         'progress': captured.state.to_dict(),
@@ -192,15 +192,6 @@ def summarise(captured: Captured) -> dict[str, object]:
 
 # In the result of the step; the report has all of it.
 _REASON_LIMIT = 200
-
-
-def _own_packs(
-    report: manifest.CaptureReport,
-) -> list[manifest.PackRecord]:
-    """Those that the attempt has stored itself."""
-    return [
-        pack for pack in report.packs if pack.attempt == report.snapshot
-    ]
 
 
 def _find_report(
@@ -253,7 +244,7 @@ class _Capture:
         allowed: budget.Budget,
         clock: clocks.Clock,
         stop: executor.Stop,
-        counters: progress.Progress,
+        counters: progress.CaptureProgress,
         readable: Callable[[str], bool],
     ) -> None:
         self._disk = disk
@@ -264,7 +255,7 @@ class _Capture:
         self._stop = stop
         self._counters = counters
         self._readable = readable
-        self._times = _Times(clock)
+        self._times = timing.Times(clock)
         self._checkpoints = 0
         self._parent: parents.Parent | None = None
         self._full_reason = wanted.full_reason
@@ -272,13 +263,16 @@ class _Capture:
         self._taken = takeover.TakenOver()
 
     def run(self, software: dict[str, str]) -> Captured:
+        guard.check_finished(self._disk)
         self._survey()
         self._build_upon()
         # Of all blocks, no program is asked which are worth reading.
         self._hints = (
             []
             if self._wanted.all_blocks
-            else sources.find(self._disk, self._watch)
+            else sources.find(
+                self._disk, self._surveyed.regions, self._watch
+            )
         )
         self._take_over()
         plan = self._plan = resume.Plan(
@@ -545,7 +539,8 @@ class _Capture:
             self._wanted, self._content, self._allowed.read_size
         )
         level = levels.Controller(self._clock)
-        buffers.keep_freed(self._allowed.read_size)
+        # What two reads become: one is collected, the other is worked on.
+        buffers.keep_freed(2 * self._allowed.read_size)
         with executor.Executor(
             workers=self._allowed.workers,
             reads=self._allowed.reads,
@@ -717,8 +712,7 @@ class _Capture:
         """Store the head, unless the parent has the very same."""
         if self._parent is not None:
             head = self._parent.manifest.head
-            digest = blake3.blake3(data).hexdigest()
-            if (len(data), digest) == (head.size, head.digest):
+            if digests.identify(data) == (head.size, head.digest):
                 return head
         return manifest.HeadRecord(
             name=self._wanted.prefix + layout.HEAD,
@@ -744,24 +738,6 @@ class _Capture:
             clusters=self._content.data_clusters,
             new_clusters=self._content.new_clusters,
         )
-
-
-class _Times:
-    """Seconds, by phase."""
-
-    def __init__(self, clock: clocks.Clock) -> None:
-        self._clock = clock
-        self._started = self._last = clock.monotonic()
-        self._phases: dict[str, float] = {}
-
-    def end(self, phase: str) -> None:
-        now = self._clock.monotonic()
-        self._phases[phase] = round(now - self._last, 3)
-        self._last = now
-
-    def finish(self, phase: str) -> dict[str, float]:
-        self.end(phase)
-        return self._phases | {'total': round(self._last - self._started, 3)}
 
 
 class _Adder:
@@ -850,7 +826,8 @@ class _Encoder:
 
     def encode(self, batch: reader.Batch) -> _Encoded:
         """Turn clusters into pieces."""
-        if self._zero_batch == batch.view:
+        view = batch.view
+        if self._zero_batch == view:
             return _Encoded(batch, 0, [])
         size = len(self._zero_cluster)
         find, shared = self._content.find, self._content.shared
@@ -858,7 +835,7 @@ class _Encoder:
         run = None
         count = cluster = last = 0
         for position, cluster in enumerate(batch.numbers):
-            data = batch.view[position * size : (position + 1) * size]
+            data = view[position * size : (position + 1) * size]
             if self._zero_cluster == data:
                 continue
             count += 1
@@ -881,7 +858,7 @@ class _Encoder:
         data_size = count * size
         if count and last == cluster:
             # The last cluster of a disk may stick out.
-            data_size -= len(batch.view) - batch.size
+            data_size -= len(view) - batch.size
         return _Encoded(batch, data_size, pieces)
 
     def _compress(

@@ -13,10 +13,17 @@ From then on the number, less those of older attempts, is the slot::
 
     0 1 2 3 4 5 6 | 7 8 9 10 ...
     shared        | own slots 0 1 2 3 ...
+
+Most clusters are next to the one before, so only runs of them are kept, each
+by its first cluster and by how many clusters are before it::
+
+    firsts     3   17  40
+    ordinals   0   3   5
 """
 
 import array
 import bisect
+import itertools
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -52,9 +59,13 @@ class Content:
         #: How many numbers are those of older attempts.
         self.shared = shared
         self._known = known.KnownClusters(shared + clusters, digest_size)
-        self._clusters = _numbers(clusters)
         self._numbers = _numbers(clusters)
         self._count = 0
+        self._firsts = _numbers(clusters)
+        self._ordinals = _numbers(clusters)
+        self._runs = 0
+        # The cluster behind the last.
+        self._next = -1
         # The first cluster, by position, that may have no final number yet.
         self._open = 0
 
@@ -101,8 +112,12 @@ class Content:
         :param clusters: behind those before.
         :param numbers: of their contents.
         """
+        if len(clusters) and clusters[-1] - clusters[0] < len(clusters):
+            self._reach(clusters[0], clusters[-1], self._count)
+        else:
+            for ordinal, cluster in enumerate(clusters, self._count):
+                self._reach(cluster, cluster, ordinal)
         end = self._count + len(clusters)
-        self._clusters[self._count : end] = array.array('I', clusters)
         self._numbers[self._count : end] = array.array('I', numbers)
         self._count = end
 
@@ -118,10 +133,14 @@ class Content:
         number_of = [0] * len(order)
         for number, before in enumerate(order, first):
             number_of[before] = number
-        numbers = self._numbers
-        for position in range(self._open, self._count):
-            if numbers[position] >= first:
-                numbers[position] = number_of[numbers[position] - first]
+        numbers = self._numbers[self._open : self._count]
+        numbers[:] = array.array(
+            'I',
+            [
+                number_of[number - first] if number >= first else number
+                for number in numbers
+            ],
+        )
         self._open = self._count
 
     def restore(
@@ -140,12 +159,13 @@ class Content:
 
     def digest_of(self, cluster: int) -> bytes | None:
         """Give the digest of a cluster, None when it reads as zeroes."""
-        position = bisect.bisect_left(
-            self._clusters, cluster, 0, self._count
-        )
-        if position == self._count or self._clusters[position] != cluster:
+        run = bisect.bisect_right(self._firsts, cluster, 0, self._runs) - 1
+        if run < 0:
             return None
-        return self._known.digest(self._numbers[position])
+        ordinal = self._ordinals[run] + cluster - self._firsts[run]
+        if ordinal >= self._end_of(run):
+            return None
+        return self._known.digest(self._numbers[ordinal])
 
     def digest(self, number: int) -> bytes:
         """Give the digest of a content."""
@@ -174,7 +194,7 @@ class Content:
     def between(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Give (cluster, number) of some, by their ordinal from 0."""
         return zip(
-            self._clusters[first:last],
+            itertools.chain.from_iterable(self._ranges(first, last)),
             self._numbers[first:last],
             strict=True,
         )
@@ -186,9 +206,40 @@ class Content:
     # Private
 
     def _append(self, cluster: int, number: int) -> None:
-        self._clusters[self._count] = cluster
-        self._numbers[self._count] = number
-        self._count += 1
+        count = self._count
+        if cluster != self._next:
+            self._reach(cluster, cluster, count)
+        else:
+            self._next = cluster + 1
+        self._numbers[count] = number
+        self._count = count + 1
+
+    def _reach(self, first: int, last: int, ordinal: int) -> None:
+        """Take in neighbours, behind those before.
+
+        :param ordinal: how many clusters are before the first.
+        """
+        if first != self._next:
+            self._firsts[self._runs] = first
+            self._ordinals[self._runs] = ordinal
+            self._runs += 1
+        self._next = last + 1
+
+    def _end_of(self, run: int) -> int:
+        """Give the ordinal behind that of the last cluster of a run."""
+        if run + 1 == self._runs:
+            return self._count
+        return self._ordinals[run + 1]
+
+    def _ranges(self, first: int, last: int) -> Iterator[range]:
+        """Give the clusters from one ordinal up to another."""
+        run = bisect.bisect_right(self._ordinals, first, 0, self._runs) - 1
+        while first < last:
+            end = min(self._end_of(run), last)
+            shift = self._firsts[run] - self._ordinals[run]
+            yield range(first + shift, end + shift)
+            first = end
+            run += 1
 
 
 def _numbers(count: int) -> 'memoryview[int]':

@@ -7,10 +7,9 @@ import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-import blake3
-
 from ironic_snapshot_core import cluster_map
 from ironic_snapshot_core import codec as codecs
+from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import manifest
 from ironic_snapshot_core import qcow2
@@ -80,11 +79,8 @@ def store_document(
 
 def record(data: bytes, etag: str) -> manifest.ObjectRecord:
     """Give what proves a document to be this one."""
-    return manifest.ObjectRecord(
-        size=len(data),
-        etag=etag,
-        digest=blake3.blake3(data).hexdigest(),
-    )
+    size, digest = digests.identify(data)
+    return manifest.ObjectRecord(size, etag, digest)
 
 
 # Private

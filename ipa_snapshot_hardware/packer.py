@@ -57,7 +57,7 @@ class Packer:
         store: stores.Store,
         threads: executor.Executor,
         content: contents.Content,
-        counters: progress.Progress,
+        counters: progress.CaptureProgress,
     ) -> None:
         self._attempt = attempt
         self._prefix = prefix

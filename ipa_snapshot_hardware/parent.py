@@ -25,15 +25,15 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
-import blake3
-
 from ironic_snapshot_core import cluster_map
+from ironic_snapshot_core import committed
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import index as indexes
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import pack as packing
 from ironic_snapshot_core.store import base as stores
+from ipa_snapshot_hardware import arguments
 from ipa_snapshot_hardware import content as contents
 from ipa_snapshot_hardware import request
 from ipa_snapshot_hardware import reuse
@@ -121,17 +121,29 @@ class Shared:
 
     def places(
         self, numbered: Iterable[tuple[int, int]], attempt: str
-    ) -> Iterator[tuple[int, str, int]]:
+    ) -> Iterator[tuple[int, str, int, int]]:
         """Say where contents are.
 
-        :param numbered: (cluster, number); most lie in the same pack as the
-            one before.
+        :param numbered: (cluster, number); most follow the one before.
         :param attempt: the one that stores the new ones.
-        :returns: (cluster, attempt, slot).
+        :returns: runs: (first cluster, attempt, first slot, count).
         """
         first = end = shift = 0
         name = attempt
+        start = following = difference = 0
         for cluster, number in numbered:
+            if (
+                cluster == following
+                and number - cluster == difference
+                and number < end
+            ):
+                following += 1
+                continue
+            if start < following:
+                slot = start + difference + shift
+                yield start, name, slot, following - start
+            start, following = cluster, cluster + 1
+            difference = number - cluster
             if not first <= number < end:
                 if number >= self.size:
                     first, end, name = self.size, 1 << 32, attempt
@@ -140,7 +152,8 @@ class Shared:
                     pack = self.pack_of(number)
                     first, end = pack.first, pack.first + len(pack.index)
                     name, shift = pack.record.attempt, pack.first_slot - first
-            yield cluster, name, number + shift
+        if start < following:
+            yield start, name, start + difference + shift, following - start
 
     def records(
         self, content: contents.Content, cluster_size: int
@@ -226,16 +239,12 @@ class Parent:
         packs: list[ParentPack] = []
         spares: list[ParentPack] = []
         number = 0
+        documents = committed.DocumentReader(store, self.manifest)
         with _told_of(self.id):
             for attempt in self._attempts():
-                records = {
-                    pack.name: pack
-                    for pack in self.manifest.packs
-                    if pack.attempt == attempt.id
-                    and (pack.attempt, pack.name) in self._wanted
-                }
-                for slot, pack in self._read_index(store, attempt, records):
-                    record = records[pack.name]
+                for record, pack, slot in self._wanted_of(
+                    documents.read_attempt(attempt)
+                ):
                     if (attempt.id, pack.name) not in self._chosen.shared:
                         spares.append(ParentPack(record, pack, slot, 0))
                         continue
@@ -264,43 +273,19 @@ class Parent:
             if (pack.attempt, pack.name) in keys
         )
 
-    def _read_index(
-        self,
-        store: stores.Store,
-        attempt: manifests.AttemptRecord,
-        records: dict[str, manifests.PackRecord],
-    ) -> list[tuple[int, indexes.IndexPack]]:
-        """Give the packs with these records, and their first slots."""
-        what = f'the index of attempt {attempt.id}'
-        name = (
-            layout.attempt_prefix(attempt.lineage, attempt.id) + layout.INDEX
-        )
-        data = _read(store, name, attempt.index.size, attempt.index.digest,
-                     what)
-        manifest = self.manifest
-        # It holds a digest for each, which nothing makes smaller.
-        found = indexes.decode(data, max_clusters=len(data))
-        if (found.attempt, found.cluster_size, found.codec, found.digest) != (
-            attempt.id,
-            manifest.cluster_size,
-            manifest.codec,
-            manifest.digest,
+    def _wanted_of(
+        self, attempt: committed.Attempt
+    ) -> Iterator[tuple[manifests.PackRecord, indexes.IndexPack, int]]:
+        """Give the packs that are of use, and their first slots."""
+        for number, record in sorted(
+            attempt.packs.items(), key=operator.itemgetter(0)
         ):
-            raise errors.Corrupted(what, 'it is of another attempt')
-        firsts = itertools.accumulate(map(len, found.packs), initial=0)
-        chosen = [
-            (first, pack)
-            for first, pack in zip(firsts, found.packs, strict=False)
-            if pack.name in records
-        ]
-        good = len(chosen) == len(records) and all(
-            len(pack) == records[pack.name].clusters
-            and pack.offsets[-1] <= records[pack.name].size
-            for _, pack in chosen
-        )
-        if not good:
-            raise errors.Corrupted(what, 'the manifest tells of other packs')
-        return chosen
+            if (record.attempt, record.name) in self._wanted:
+                yield (
+                    record,
+                    attempt.index.packs[number],
+                    attempt.index.slots_of(number).start,
+                )
 
 
 def find(
@@ -318,14 +303,14 @@ def find(
     """
     with _told_of(asked.snapshot):
         name = layout.manifest_name(asked.lineage, asked.snapshot)
-        data = _read(store, name, asked.size, asked.digest, 'its manifest')
+        data = committed.read(store, name, asked.size, asked.digest)
         manifest = manifests.Manifest.from_bytes(data, None, verified=True)
     _check(manifest, wanted, asked)
-    for prefix in _prefixes(manifest):
+    for prefix in manifest.attempt_prefixes:
         if not readable(prefix):
-            raise request.not_permitted('GET', prefix)
+            raise arguments.not_permitted('GET', prefix)
     with _told_of(asked.snapshot):
-        map_ = _read_map(store, manifest)
+        map_ = committed.DocumentReader(store, manifest).read_map()
     chosen = reuse.choose(manifest, wanted.pack_size, wanted.redundancy)
     for (attempt, name), reason in chosen.reasons.items():
         LOG.debug('Storing %s of %s again: %s', name, attempt, reason)
@@ -348,15 +333,6 @@ def _told_of(snapshot: str) -> Iterator[None]:
         raise errors.ParentUnsuitable(
             snapshot, f'it cannot be read: {error}'.rstrip('.')
         ) from error
-
-
-def _read(
-    store: stores.Store, name: str, size: int, digest: str, what: str
-) -> bytes:
-    data = store.get(name, size)
-    if (len(data), blake3.blake3(data).hexdigest()) != (size, digest):
-        raise errors.Corrupted(what, 'it is not what was committed')
-    return data
 
 
 def _check(
@@ -388,32 +364,6 @@ def _check(
     ):
         if not good:
             raise errors.ParentUnsuitable(asked.snapshot, reason)
-
-
-def _prefixes(manifest: manifests.Manifest) -> Iterator[str]:
-    yield layout.attempt_prefix(manifest.lineage, manifest.id)
-    for attempt in manifest.attempts:
-        yield layout.attempt_prefix(attempt.lineage, attempt.id)
-
-
-def _read_map(
-    store: stores.Store, manifest: manifests.Manifest
-) -> cluster_map.ClusterMap:
-    data = _read(
-        store,
-        layout.attempt_prefix(manifest.lineage, manifest.id) + layout.MAP,
-        manifest.map.size,
-        manifest.map.digest,
-        'its map',
-    )
-    size = manifest.cluster_size
-    found = cluster_map.decode(data, -(-manifest.disk.size // size))
-    good = (
-        (found.disk_size, found.cluster_size) == (manifest.disk.size, size)
-    ) and {*found.attempts} <= {each.id for each in manifest.attempts}
-    if not good:
-        raise errors.Corrupted('its map', 'it does not fit the manifest')
-    return found
 
 
 def _first_slot(pack: ParentPack) -> int:

@@ -2,8 +2,9 @@
 """The clusters of a disk that hold data, read in the order of the disk."""
 
 import collections
+import functools
 import itertools
-import mmap
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -15,35 +16,73 @@ from ipa_snapshot_hardware.disk import base
 
 
 class Batch:
-    """Clusters that were read together.
+    """Clusters that are read together.
 
     They lie in a buffer that is used again: whoever is done with all of
     them, and with every view of them, says so by :meth:`release`.
 
     :param numbers: of the clusters, ascending.
-    :param view: the clusters, one after the other.
     :param size: bytes of the disk; what sticks out does not count.
+    :param fill: reads the clusters into a buffer, one after the other.
+    :param pool: of buffers, each large enough.
     """
 
-    __slots__ = ('_buffer', '_pool', 'numbers', 'size', 'view')
+    __slots__ = ('_buffer', '_fill', '_pool', 'numbers', 'size')
 
     def __init__(
         self,
         numbers: Sequence[int],
-        view: memoryview,
         size: int,
-        buffer: mmap.mmap,
-        pool: collections.deque[mmap.mmap],
+        fill: Callable[[memoryview], None],
+        pool: 'Pool',
     ) -> None:
         self.numbers = numbers
-        self.view = view
         self.size = size
-        self._buffer = buffer
+        self._fill = fill
         self._pool = pool
+        self._buffer: memoryview | None = None
+
+    @property
+    def view(self) -> memoryview:
+        """The clusters, one after the other; read when first asked for.
+
+        :raises DiskReadError: when their data cannot be read.
+        """
+        if self._buffer is None:
+            buffer = self._pool.take()
+            self._fill(buffer)
+            self._buffer = buffer
+        return self._buffer[: len(self.numbers) * self._pool.cluster_size]
 
     def release(self) -> None:
         """Give the buffer back."""
-        self._pool.append(self._buffer)
+        if self._buffer is not None:
+            self._pool.give(self._buffer)
+
+
+class Pool:
+    """Buffers that are used again, by any thread.
+
+    They are page-aligned, for O_DIRECT.
+
+    :param size: of each, in bytes.
+    """
+
+    def __init__(self, size: int, cluster_size: int) -> None:
+        self._size = size
+        self.cluster_size = cluster_size
+        self._free: collections.deque[memoryview] = collections.deque()
+
+    def take(self) -> memoryview:
+        """Get a buffer; what is in it is undefined."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return memoryview(buffers.allocate(self._size))
+
+    def give(self, buffer: memoryview) -> None:
+        """Give it back."""
+        self._free.append(buffer)
 
 
 def count_clusters(disk_size: int, cluster_size: int) -> int:
@@ -63,7 +102,8 @@ class ClusterReader:
     What was deleted is nobody's business, and compresses badly. A cluster
     that sticks out of the disk ends in zeroes.
 
-    Buffers are page-aligned, for O_DIRECT, and used again.
+    A disk that is waited for is read ahead, by who asks for the batches; one
+    that is in memory already is read by who works on a batch, just before.
 
     :param extents: the data.
     :param cluster_size: in bytes.
@@ -86,7 +126,9 @@ class ClusterReader:
         self._cluster_size = cluster_size
         self._read_size = read_size
         self._zeroes = bytes(read_size)
-        self._pool: collections.deque[mmap.mmap] = collections.deque()
+        self._pool = Pool(read_size, cluster_size)
+        # What cannot be read is found in the order of the disk.
+        self._ahead = allow_bad_sectors or not disk.cached
         self._salvage = (
             salvage.Salvage(disk, unreadable) if allow_bad_sectors else None
         )
@@ -97,7 +139,7 @@ class ClusterReader:
         return self._salvage.runs if self._salvage else ()
 
     def batches(self, first: int = 0) -> Iterator[Batch]:
-        """Read all clusters with data in the order of the disk.
+        """Give all clusters with data in the order of the disk.
 
         :param first: cluster to begin with.
         :raises DiskReadError: when data cannot be read.
@@ -114,17 +156,17 @@ class ClusterReader:
                 start, count = start + taken, count - taken
                 gathered += taken
                 if gathered == per_read:
-                    yield self._read(runs)
+                    yield self._batch(runs)
                     runs, gathered = [], 0
         if runs:
-            yield self._read(runs)
+            yield self._batch(runs)
 
     def read(self, cluster: int) -> Batch:
         """Read one cluster.
 
         :raises DiskReadError: when its data cannot be read.
         """
-        return self._read([(cluster, 1)])
+        return self._batch([(cluster, 1)])
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Give the runs of clusters with data: (first, count)."""
@@ -137,24 +179,7 @@ class ClusterReader:
 
     # Private
 
-    def _read(self, runs: Sequence[tuple[int, int]]) -> Batch:
-        try:
-            buffer = self._pool.pop()
-        except IndexError:
-            buffer = buffers.allocate(self._read_size)
-        view = memoryview(buffer)
-        position = size = 0
-        for first, count in runs:
-            length = self.size_of(first, count)
-            end = position + count * self._cluster_size
-            self._read_run(
-                first * self._cluster_size, view[position : position + length]
-            )
-            view[position + length : end] = self._zeroes[
-                : end - position - length
-            ]
-            size += length
-            position = end
+    def _batch(self, runs: Sequence[tuple[int, int]]) -> Batch:
         numbers: Sequence[int]
         if len(runs) == 1:
             ((first, count),) = runs
@@ -165,7 +190,30 @@ class ClusterReader:
                     range(first, first + count) for first, count in runs
                 )
             )
-        return Batch(numbers, view[:position], size, buffer, self._pool)
+        batch = Batch(
+            numbers,
+            sum(self.size_of(*run) for run in runs),
+            functools.partial(self._fill, runs),
+            self._pool,
+        )
+        if self._ahead:
+            _ = batch.view
+        return batch
+
+    def _fill(
+        self, runs: Sequence[tuple[int, int]], view: memoryview
+    ) -> None:
+        position = 0
+        for first, count in runs:
+            length = self.size_of(first, count)
+            end = position + count * self._cluster_size
+            self._read_run(
+                first * self._cluster_size, view[position : position + length]
+            )
+            view[position + length : end] = self._zeroes[
+                : end - position - length
+            ]
+            position = end
 
     def _read_run(self, offset: int, view: memoryview) -> None:
         end = offset + len(view)

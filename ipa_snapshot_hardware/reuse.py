@@ -17,10 +17,11 @@ from collections.abc import Iterable
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import pack as packing
 
-#: The packs of an image may hold so much more than the disk needs of them,
-#: in hundredths. Less would store most of a disk that is written to all over
-#: again and again; more would waste what snapshots are to save.
-MOST_HELD_PERCENT = 140
+#: The packs of an image may hold so much, in hundredths of what the disk needs
+#: of them. Less would store most of a disk that is written to all over again
+#: and again; more would waste what snapshots are to save: with padding and
+#: documents an image alone is to stay below 150.
+MOST_HELD_PERCENT = 130
 
 #: A pack of which more than this is alive is never stored again for the sake
 #: of what is dead in it, in hundredths: it would free next to nothing.

@@ -28,6 +28,9 @@ needs_loop = pytest.mark.skipif(
     not loop_devices_work(),
     reason='loop devices need root, losetup and the loop driver',
 )
+needs_qemu_img = pytest.mark.skipif(
+    not shutil.which('qemu-img'), reason='qemu-img is not installed'
+)
 needs_failing_disk = pytest.mark.skipif(
     not loop_devices_work()
     or not shutil.which('qemu-storage-daemon')

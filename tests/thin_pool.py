@@ -141,6 +141,19 @@ class ThinPool:
             self.transaction += 1
 
 
+def used(blocks, places, **options):
+    """Make a pool with a root, and a snapshot of it.
+
+    :param places: of the root that were written to, in this order.
+    """
+    pool = ThinPool(blocks, **options)
+    pool.create(1)
+    for place in places:
+        pool.write(1, place)
+    pool.snapshot(1, 2)
+    return pool
+
+
 def _runs(mapping):
     """Give (block, block of the pool, count, time), joined."""
     runs = []

@@ -16,7 +16,7 @@ class Disk(abc.ABC):
     * A disk never changes what it reads: nothing here writes.
     * ``size`` is fixed when the disk is opened and is a multiple of 512.
     * A disk is used by one thread at a time; different threads may take
-      turns.
+      turns. One that is ``cached`` is read by any number of them.
     * A disk holds no more memory than one buffer of its own, of at most
       1 MiB, whatever its size.
     * Closing twice is harmless; reading a closed disk raises ValueError.
@@ -40,6 +40,9 @@ class Disk(abc.ABC):
     model: str | None
     #: Kind of the partition table: ``gpt``, ``dos``, or None.
     partition_table: str | None
+    #: Whether all of it is in memory, so that reading takes the processor and
+    #: waits for no medium.
+    cached: bool = False
 
     @abc.abstractmethod
     def read_into(self, offset: int, buffer: Buffer) -> None:

@@ -9,6 +9,7 @@ can name them.
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 SYS = pathlib.Path('/sys')
 PROC = pathlib.Path('/proc')
@@ -60,6 +61,19 @@ def find_holders(
     found += _find_loops(members, sys)
     found += _find_writers(members, sys, proc)
     return found
+
+
+def find_loops_of(path: str, sys: pathlib.Path = SYS) -> list[str]:
+    """Tell which loop devices have a regular file as their disk.
+
+    :returns: one phrase for each; empty when there is none.
+    """
+    real = os.path.realpath(path)
+    return [
+        f'it is held by loop device {loop}'
+        for loop, backing in _loops(sys)
+        if backing == real
+    ]
 
 
 # Private
@@ -164,12 +178,19 @@ def _find_stacked(
 
 def _find_loops(members: list[str], sys: pathlib.Path) -> list[str]:
     found = []
-    for loop in _list(sys / 'class/block'):
-        backing = _read(sys / 'class/block' / loop / 'loop/backing_file')
-        member = _name_of(backing) if backing else ''
+    for loop, backing in _loops(sys):
+        member = _name_of(backing)
         if member in members:
             found.append(f'{member} is held by loop device {loop}')
     return found
+
+
+def _loops(sys: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Give each loop device in use, and the path of what is under it."""
+    for loop in _list(sys / 'class/block'):
+        backing = _read(sys / 'class/block' / loop / 'loop/backing_file')
+        if backing:
+            yield loop, backing
 
 
 def _find_writers(

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk in memory, with sectors that fail when told to."""
 
+import threading
 from collections.abc import Iterable
+from typing import Any
 
 from ironic_snapshot_core import errors
 from ipa_snapshot_hardware.disk import base
 from ipa_snapshot_hardware.disk import partition_table
 from ipa_snapshot_hardware.disk import sector
+from ipa_snapshot_hardware.disk import target
 
 
 class MemoryDisk(base.Disk):
@@ -107,3 +110,29 @@ class MemoryDisk(base.Disk):
             sector_size=self.logical_sector_size,
             reason=reason,
         )
+
+
+class MemoryTarget(MemoryDisk, target.Target):
+    """A disk held in a bytearray, to be written."""
+
+    #: Where it was written to, in order: (offset, length) in bytes.
+    writes: list[tuple[int, int]]
+
+    def __init__(self, data: bytes, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.written = 0
+        self.writes = []
+        self._lock = threading.Lock()
+
+    def write(self, offset: int, data: base.Buffer | bytes) -> None:
+        if self.closed:
+            raise ValueError(f'{self.name} is closed')
+        target.check_place(self, offset, len(data))
+        with self._lock:
+            self.content[offset : offset + len(data)] = data
+            self.written += len(data)
+            self.writes.append((offset, len(data)))
+
+    def flush(self) -> None:
+        if self.closed:
+            raise ValueError(f'{self.name} is closed')

@@ -2,10 +2,12 @@
 """What tests of the capture ask for, where to, and what came of it."""
 
 import dataclasses
+import subprocess
 import threading
 import time
 import urllib.request
 
+from ipa_snapshot_hardware import arguments as step_arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import executor
@@ -70,7 +72,7 @@ def arguments(**changes):
 def wanted(**changes):
     """Make a parsed request."""
     args = arguments(**changes)
-    return step_request.parse(args, step_request.take_grant(args))
+    return step_request.parse(args, step_arguments.take_grant(args))
 
 
 def run(
@@ -259,6 +261,23 @@ def read_back(store, report):
             size,
         )
     return bytes(content[: placed.disk_size])
+
+
+def judge(store, report, source, folder):
+    """Join what was stored; have qemu-img compare it with the source."""
+    name = layout.image_name(LINEAGE, report.snapshot)
+    store.join(name, image_segments(report))
+    image = folder / 'image.qcow2'
+    with image.open('wb') as file:
+        file.writelines(store.iter_bytes(name))
+    subprocess.run(['qemu-img', 'check', '-q', image], check=True)
+    subprocess.run(
+        [
+            *('qemu-img', 'compare', '-q', '-f', 'raw', '-F', 'qcow2'),
+            *(source, image),
+        ],
+        check=True,
+    )
 
 
 def blake3(data):

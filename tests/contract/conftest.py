@@ -100,6 +100,13 @@ def target(swift, request):
 
 
 @pytest.fixture
+def no_thread_left():
+    """For tests whose captures end, whatever becomes of them."""
+    yield
+    assert capture_requests.capture_threads() == []
+
+
+@pytest.fixture
 def proxy(swift):
     """A proxy in front of Swift, without any rule yet."""
     with FaultyProxy(swift.url) as found:

@@ -14,10 +14,12 @@ import struct
 import subprocess
 import uuid
 
+from ipa_snapshot_hardware import arguments as step_arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import request as step_request
+from ipa_snapshot_hardware.disk import base as disks
 from ipa_snapshot_hardware.disk import memory as memory_disk
 from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import clock as clocks
@@ -84,14 +86,25 @@ class Model:
         )
         return found[: state.size]
 
-    def write_sparse(self, state, path):
-        """Write the disk into a file; zeroes are holes."""
-        with open(path, 'wb') as f:
+    def disk(self, state):
+        """Give a disk that reads as it, without the copy."""
+        return StateDisk(state, self.cluster_size, {
+            number: self._contents[key][0]
+            for number, key in state.clusters.items()
+        })
+
+    def write_changes(self, path, before, state):
+        """Make a file that has what one state was into another."""
+        zeroes = bytes(self.cluster_size)
+        with open(path, 'r+b') as f:
             f.truncate(state.size)
-            for number, key in state.clusters.items():
+            for number in before.clusters.keys() | state.clusters.keys():
+                key = state.clusters.get(number)
                 offset = number * self.cluster_size
-                f.seek(offset)
-                f.write(self._contents[key][0][: state.size - offset])
+                if key != before.clusters.get(number) and offset < state.size:
+                    content = self._contents[key][0] if key else zeroes
+                    f.seek(offset)
+                    f.write(content[: state.size - offset])
 
     def live_bytes(self, states):
         """Tell what the distinct clusters of all states take in packs."""
@@ -188,8 +201,9 @@ class Model:
         if source.random() > 0.15:
             return
         step = source.choice([SECTOR, self.cluster_size])
+        largest = (most - least) // 12
         size = self.size + step * source.randint(
-            -MiB // step // 2, MiB // step
+            -largest // step // 2, largest // step
         )
         old = self.size
         self.resize(min(max(size, least), most))
@@ -230,6 +244,37 @@ class Model:
         start = self.random.randrange(max(1, self.count - len(contents) - 1))
         for number, content in enumerate(contents, start):
             self.put(number, content)
+
+
+class StateDisk(disks.Disk):
+    """A disk that is in some state, as a capture reads it."""
+
+    name = '/dev/model'
+    path = None
+    logical_sector_size = SECTOR
+    physical_sector_size = SECTOR
+    serial = wwn = model = partition_table = None
+
+    def __init__(self, state, cluster_size, contents):
+        self.size = state.size
+        self._cluster_size = cluster_size
+        self._contents = contents
+        self._zeroes = bytes(cluster_size)
+
+    def read_into(self, offset, buffer):
+        at = 0
+        while at < len(buffer):
+            number, start = divmod(offset + at, self._cluster_size)
+            content = self._contents.get(number, self._zeroes)
+            piece = content[start : start + len(buffer) - at]
+            buffer[at : at + len(piece)] = piece
+            at += len(piece)
+
+    def check_unchanged(self):
+        pass
+
+    def close(self):
+        pass
 
 
 # The repository
@@ -309,15 +354,21 @@ class Repository:
     def capture(self, content, parent='auto', plan=None, **changes):
         """Upload what has changed; there is no snapshot yet.
 
+        :param content: bytes, or a disk.
         :param plan: made before, for this capture.
         """
         plan = plan or self.plan(parent, **changes)
+        disk = (
+            content
+            if isinstance(content, disks.Disk)
+            else memory_disk.MemoryDisk(content)
+        )
         captured = capture.capture(
-            memory_disk.MemoryDisk(content),
+            disk,
             self.store,
             plan.wanted,
             allowed=budget.plan(
-                disk_size=len(content),
+                disk_size=disk.size,
                 cluster_size=plan.wanted.cluster_size,
                 pack_size=plan.wanted.pack_size,
                 codec=plan.wanted.codec,
@@ -370,22 +421,20 @@ class Repository:
             ).to_dict(),
             **options,
         )
-        return step_request.parse(args, step_request.take_grant(args))
+        return step_request.parse(args, step_arguments.take_grant(args))
 
     def intent(self, attempt):
         """Say what shall be committed."""
         now = manifests.format_time(self.clock.time())
-        known = [
-            entry.manifest.sequence
-            for entry in self.entries()
-            if entry.manifest
-        ]
+        latest = attempt.choice.latest
+        if latest is None:
+            latest = catalogue.latest_sequence(self.entries())
         return commit.Intent(
             lineage=attempt.lineage,
             snapshot=attempt.snapshot,
             report=attempt.captured.record,
             facts={
-                'sequence': max(known, default=0) + 1,
+                'sequence': latest + 1,
                 'name': 'a name',
                 'description': '',
                 'node': manifests.NodeRecord(
@@ -484,8 +533,8 @@ def judge(store, manifest, source, folder):
 class Proof:
     """Proves that snapshots in a directory read as their models.
 
-    A snapshot that was read whole and compared is good for as long as no
-    file that it needs has changed, which the kernel tells.
+    A snapshot that was read whole and compared, either way, is good for as
+    long as no file that it needs has changed, which the kernel tells.
     """
 
     def __init__(self, store, model, folder):
@@ -493,6 +542,10 @@ class Proof:
         self._model = model
         self._folder = folder
         self._proved = {}
+        # What qemu-img compares with, and the state that it is in.
+        self._source = folder / 'source.raw'
+        self._source.touch()
+        self._state = State(0, {})
 
     def read(self, manifest, state):
         """Read it through our own reader."""
@@ -510,12 +563,11 @@ class Proof:
 
     def judge(self, manifest, state):
         """Have qemu-img judge its image."""
-        source = self._folder / f'{manifest.id}.raw'
-        self._model.write_sparse(state, source)
-        try:
-            judge(self._store, manifest, source, self._folder)
-        finally:
-            source.unlink()
+        files = self._files(manifest)
+        self._model.write_changes(self._source, self._state, state)
+        self._state = state
+        judge(self._store, manifest, self._source, self._folder)
+        self._proved[manifest.id] = files
 
     def untouched(self, manifest):
         """Tell whether all is as it was when it was read."""

@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from ipa_snapshot_hardware.disk import block
+from ipa_snapshot_hardware.disk import holder
 from ipa_snapshot_hardware.disk import memory
 from ironic_snapshot_core import errors
 from tests import disks
@@ -227,7 +228,7 @@ class TestBusy:
         # As in another mount namespace: only the kernel knows.
         folder = tmp_path / 'mnt'
         folder.mkdir()
-        monkeypatch.setattr(block.holder, 'find_holders', lambda name: [])
+        monkeypatch.setattr(holder, 'find_holders', lambda name: [])
         with (
             disks.loop_device(image) as device,
             disks.partition(device) as part,

@@ -18,6 +18,8 @@ from ironic_snapshot_core.store import memory as memory_store
 from tests import disks
 from tests.contract import capture_requests as requests
 
+pytestmark = pytest.mark.usefixtures('no_thread_left')
+
 MiB = units.MiB
 CONTENT = disks.random_bytes(4 * MiB) + disks.draw('ab-', MiB)
 # What is put, in this order: four packs of random clusters, one of text.
@@ -25,12 +27,6 @@ OBJECTS = [
     *(f'pack-00000{number}' for number in range(1, 6)),
     *('index', 'map', 'head', 'report'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_left():
-    yield
-    assert requests.capture_threads() == []
 
 
 @pytest.fixture

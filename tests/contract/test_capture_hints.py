@@ -15,20 +15,17 @@ from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import units
 from ironic_snapshot_core.store import memory as memory_store
 from tests import disks
-from tests.contract import capture_lineage
 from tests.contract import capture_requests as requests
+from tests.contract.capture_lineage import BusyClock
+from tests.contract.capture_lineage import Failing
+from tests.contract.capture_lineage import Lineage
+from tests.contract.capture_lineage import change
+from tests.contract.capture_lineage import checkpoints
+
+pytestmark = pytest.mark.usefixtures('no_thread_left')
 
 MiB = units.MiB
 C = requests.SMALL
-
-Lineage = capture_lineage.Lineage
-change = capture_lineage.change
-
-
-@pytest.fixture(autouse=True)
-def no_thread_left():
-    yield
-    assert requests.capture_threads() == []
 
 
 class Hint:
@@ -74,7 +71,7 @@ LARGE = disks.random_bytes(20 * MiB, seed=21) + bytes(4 * MiB) + (
 def with_hint(monkeypatch):
     def use(hint, *others):
         monkeypatch.setattr(
-            sources, 'find', lambda disk, watch=None: [hint, *others]
+            sources, 'find', lambda disk, regions, watch: [hint, *others]
         )
         return hint
 
@@ -267,9 +264,9 @@ def test_going_on_with_a_hint(with_hint, fail_at):
         [Hint(None), Hint(*ranges)],
     ):
         lineage = Lineage(
-            memory_limit=51 * MiB, clock=capture_lineage.BusyClock()
+            memory_limit=41 * MiB, clock=BusyClock()
         )
-        lineage.store = capture_lineage.Failing()
+        lineage.store = Failing()
         with_hint(Hint())
         lineage.capture(LARGE)
         for last, hint in zip(
@@ -284,7 +281,7 @@ def test_going_on_with_a_hint(with_hint, fail_at):
             lineage.store.fail_at = f'{requests.snapshot_id(2)}/{fail_at}'
             with pytest.raises(errors.StoreFull):
                 lineage.capture(content)
-            written = capture_lineage.checkpoints(lineage, 2)
+            written = checkpoints(lineage, 2)
             assert written or fail_at == 'pack-000003'
         found.append(
             {

@@ -68,7 +68,7 @@ def run(store, content=CONTENT, disk=None, **options):
         store,
         clock=options.pop('clock', None) or BusyClock(),
         pack_size=MiB,
-        memory_limit=51 * MiB,
+        memory_limit=41 * MiB,
         **options,
     )
     assert requests.capture_threads() == []
@@ -117,7 +117,7 @@ def reference():
 def test_it_goes_on_where_it_was(fail_at, reference):
     store = interrupted(fail_at)
     written = len(checkpoints(store))
-    counters = progress.Progress(clocks.ManualClock())
+    counters = progress.CaptureProgress(clocks.ManualClock())
     disk = memory_disk.MemoryDisk(CONTENT)
     found = run(store, disk=disk, counters=counters)
     assert requests.read_back(store, found.report) == CONTENT

@@ -71,6 +71,8 @@ def test_there_and_back(swift, swift_token, disk, repo, env, tmp_path):
         timeout=30,
     )
     assert (tmp_path / 'o.qcow2').read_bytes() == image.content
+    cli.succeed('restore', repo, 'golden', tmp_path / 'r.raw', env=env)
+    assert (tmp_path / 'r.raw').read_bytes() == disk.read_bytes()
 
 
 def test_a_lineage(swift, disk, repo, tmp_path):

@@ -2,7 +2,6 @@
 """A node that lives for long: every snapshot always reads as its disk."""
 
 import dataclasses
-import shutil
 import statistics
 import time
 
@@ -12,27 +11,37 @@ from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import units
 from ironic_snapshot_core.store import directory
+from tests import disks
 from tests.contract import generations
 
 KiB, MiB = units.KiB, units.MiB
 CLUSTER = 64 * KiB
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which('qemu-img'), reason='qemu-img is not installed'
-)
+pytestmark = disks.needs_qemu_img
 
-#: So many snapshots are kept of all that are taken.
+#: So many snapshots are kept of all that are taken; which of them go is left
+#: to chance.
 KEPT = 8
 
-#: What is stored over what is alive, at most, when the latest is the only
-#: one. The goal is 1.5; on a disk as small as this the padding of packs to
-#: 1 MiB and the documents count for more than on a real one.
-STORED_ALONE = 1.7
+#: The disk: 160 packs of the size wanted here, as 10 GiB are 160 of the usual
+#: 64 MiB. What is small on such a disk is not on this one: the padding of
+#: packs to 1 MiB and to clusters, and the heads, are 9 % of what is stored.
+DISK = 160 * MiB
+#: It grows and shrinks between these.
+LEAST, MOST = 144 * MiB, 192 * MiB
+#: Written from one snapshot to the next: 5 % of the disk, in runs that begin
+#: anywhere and have up to a third of it, 1.3 packs on average. Shorter ones
+#: leave more behind that is dead; the design says how much.
+CHANGE = 8 * MiB
 
-#: The same of all snapshots together. It is more, because what a later one
-#: stores again, so as to do without a pack that is mostly dead to it, is
-#: there twice for as long as an older one needs that pack.
-STORED_TOGETHER = 2.2
+#: All that is stored, documents included, to what is alive: the distinct
+#: clusters of all snapshots that are left, each once, as compressed as in
+#: packs. Whenever a prune has run.
+STORED = 1.5
+
+#: Processor time of the last captures to that of the first incremental ones,
+#: for each byte of the disk.
+TIME = 1.5
 
 
 @dataclasses.dataclass
@@ -68,11 +77,12 @@ class Life:
         """Take a snapshot of what the disk is now."""
         before = self.newest if self.alive else None
         state = self.model.state()
-        content = self.model.render(state)
+        disk = self.model.disk(state)
         wall, processor = time.perf_counter(), time.process_time()
-        found = self.repository.take(content)
-        self.seconds.append(time.process_time() - processor)
-        self.wall.append(time.perf_counter() - wall)
+        found = self.repository.take(disk)
+        # Of a disk that has grown it takes longer.
+        self.seconds.append((time.process_time() - processor) / state.size)
+        self.wall.append((time.perf_counter() - wall) / state.size)
         self.alive[found.id], self.states[found.id] = found, state
         if before:
             assert (found.parent, found.full_reason) == (before.id, None)
@@ -91,26 +101,28 @@ class Life:
         del self.alive[snapshot], self.states[snapshot]
         self.proof.forget(snapshot)
 
-    def prove(self, samples, images):
+    def prove(self, everything=False, alternate=0):
         """Prove that everything reads as it should.
 
-        :param samples: snapshots that are read again beside the newest.
-        :param images: of how many of these qemu-img looks at the image.
+        :param everything: prove the others once more beside the newest, by
+            qemu-img and our own reader; not only look whether anything of
+            theirs was touched.
+        :param alternate: if not, by which of the two the newest is proved.
         """
+        newest = self.newest
+        for found in self.alive.values() if everything else [newest]:
+            state = self.states[found.id]
+            if everything or not alternate:
+                self.proof.judge(found, state)
+            if everything or alternate:
+                self.proof.read(found, state)
+        self.prove_untouched()
+
+    def prove_untouched(self):
+        """Prove that nothing was touched that was read before."""
         listed = self.repository.entries()
         assert {entry.id for entry in listed} == self.alive.keys()
         assert all(entry.manifest for entry in listed)
-        newest = self.newest
-        others = [each for each in self.alive if each != newest.id]
-        chosen = [
-            newest.id,
-            *self.model.random.sample(others, min(samples, len(others))),
-        ]
-        for number, snapshot in enumerate(chosen):
-            found, state = self.alive[snapshot], self.states[snapshot]
-            self.proof.read(found, state)
-            if number <= images:
-                self.proof.judge(found, state)
         for found in self.alive.values():
             assert self.proof.untouched(found), found.id
 
@@ -119,27 +131,24 @@ class Life:
         return generations.stored_bytes(self.store) / live
 
 
-def middle(values):
-    return statistics.median(values)
+def growth(values):
+    """Compare the last ten with those behind the first."""
+    return statistics.median(values[-10:]) / statistics.median(values[1:11])
 
 
 @pytest.mark.timeout(900)
 def test_two_hundred_generations(tmp_path, capsys):
-    life = Life.begin(tmp_path, 40 * MiB, seed=4, workers=2)
+    life = Life.begin(tmp_path, DISK, seed=4, workers=2)
     source = life.model.random
     life.model.fill(0.8)
     ratios, packs = [], []
     for number in range(200):
         if number:
-            life.model.maybe_resize(36 * MiB, 48 * MiB)
-            life.model.change(2 * MiB)
+            life.model.maybe_resize(LEAST, MOST)
+            life.model.change(CHANGE)
         found = life.take()
         packs.append(len(found.packs))
-        every = number % 40 == 39
-        life.prove(
-            samples=len(life.alive) if every else 1,
-            images=len(life.alive) if every else number % 2,
-        )
+        life.prove(everything=number % 50 == 49, alternate=number % 2)
         old = list(life.alive)[:-1]
         if len(old) > 3 and source.random() < 0.5:
             surplus = max(1, len(old) - KEPT)
@@ -149,29 +158,28 @@ def test_two_hundred_generations(tmp_path, capsys):
                 life.delete(snapshot)
             life.repository.prune()
             ratios.append(life.stored_ratio())
-            life.prove(samples=0, images=0)
+            life.prove_untouched()
             life.model.forget(life.states.values())
-    time_ratio = middle(life.seconds[-10:]) / middle(life.seconds[1:11])
-    wall_ratio = middle(life.wall[-10:]) / middle(life.wall[1:11])
+    time_ratio = growth(life.seconds)
+    wall_ratio = growth(life.wall)
     for snapshot in list(life.alive)[:-1]:
         life.delete(snapshot)
     life.repository.prune()
-    life.prove(samples=0, images=0)
+    life.prove()
     alone = life.stored_ratio()
     with capsys.disabled():
         print(
             f'\n200 generations: stored/live {max(ratios):.2f} at most, '
-            f'{middle(ratios):.2f} as a rule, {alone:.2f} of the last one '
+            f'{statistics.median(ratios):.2f} as a rule, '
+            f'{alone:.2f} of the last one '
             'alone; processor time of the last 10 to the first '
             f'{time_ratio:.2f}, wall {wall_ratio:.2f}; packs of an image '
             f'{packs[0]} at first, {max(packs)} at most'
         )
-    assert alone <= STORED_ALONE
-    assert max(ratios) <= STORED_TOGETHER
-    # 1.5 is the promise; half as much again is for a busy machine.
-    assert time_ratio <= 2
+    assert max(*ratios, alone) <= STORED
+    assert time_ratio <= TIME
     # A disk of random bytes could not do with fewer.
-    assert max(packs) <= 48 * MiB // life.repository.options['pack_size']
+    assert max(packs) <= MOST // life.repository.options['pack_size']
 
 
 @pytest.mark.timeout(300)
@@ -180,7 +188,7 @@ def test_a_lost_pack_costs_nothing_that_has_a_second_copy(tmp_path, capsys):
     life.model.fill(0.7)
     for _ in range(40):
         found = life.take()
-        life.prove(samples=0, images=0)
+        life.prove()
         life.model.change(512 * KiB)
         old = list(life.alive)[:-1]
         if len(old) > 5:

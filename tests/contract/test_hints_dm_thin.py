@@ -21,6 +21,7 @@ from ironic_snapshot_core.units import MiB
 from ipa_snapshot_hardware.disk import block
 from ipa_snapshot_hardware.hints import sources
 from ipa_snapshot_hardware.hints import thin_metadata
+from ipa_snapshot_hardware.survey import survey
 from ipa_snapshot_hardware.survey import tool
 from tests import disks
 from tests import physical_volume
@@ -78,7 +79,7 @@ class Image:
 
     def find(self):
         with block.BlockDisk(str(self.path)) as disk:
-            return sources.find(disk)
+            return find(disk)
 
     def read(self, start, end):
         with open(self.path, 'rb') as file:
@@ -92,6 +93,11 @@ class Image:
         with open(self.path, 'r+b') as file:
             file.seek(at)
             file.write(data)
+
+
+def find(disk, watch=lambda: None):
+    found = survey.survey(disk, all_blocks=False, skip_gaps=False)
+    return sources.find(disk, found.regions, watch)
 
 
 def volumes(pool, data, transaction=None):
@@ -131,12 +137,8 @@ def restored(path, pool):
 
 def used_pool(root=200):
     """A root of some blocks, and a snapshot of it."""
-    pool = thin_pool.ThinPool(BLOCKS)
-    pool.create(1)
-    for each in range(root):
-        pool.write(1, each * 7 % root)
-    pool.snapshot(1, 2)
-    return pool
+    return thin_pool.used(
+        BLOCKS, [each * 7 % root for each in range(root)])
 
 
 @pytest.fixture
@@ -162,10 +164,12 @@ def unchanged(image, records):
     return hint.unchanged(records)
 
 
-def compare(image, parent, extents):
-    """Check that what is called unchanged is."""
+def really_unchanged(image, parent, records):
+    """Give what is called unchanged, having checked that it is."""
+    extents = unchanged(image, records)
     for start, end in extents:
         assert image.read(start, end) == parent.read(start, end)
+    return extents
 
 
 def same_by_delta(image):
@@ -188,8 +192,7 @@ def test_root_of_which_some_was_written(tmp_path, pool, whole):
     for each in range(0, 200, 33):
         pool.write(1, each)
     now = Image(tmp_path / 'now', pool, whole=whole)
-    extents = unchanged(now, records)
-    compare(now, parent, extents)
+    extents = really_unchanged(now, parent, records)
     assert extents.size >= 0.9 * 200 * CHUNK
     assert extents.size == same_by_delta(now) == (200 - 7) * CHUNK
     assert all(start % CHUNK == 0 == end % CHUNK for start, end in extents)
@@ -204,16 +207,14 @@ def test_next_snapshot_takes_over(tmp_path, pool):
     pool.write(1, 5)
     pool.snapshot(1, 3)
     second = Image(tmp_path / 'second', pool)
-    found = unchanged(second, records)
-    compare(second, first, found)
+    found = really_unchanged(second, first, records)
     assert found.size == 199 * CHUNK
     records = second.find()[0].records()
     pool.delete(2)
     pool.write(1, 6)
     pool.snapshot(1, 2)
     third = Image(tmp_path / 'third', pool)
-    found = unchanged(third, records)
-    compare(third, second, found)
+    found = really_unchanged(third, second, records)
     assert found.size == 199 * CHUNK
 
 
@@ -235,8 +236,7 @@ def test_blocks_of_the_root_discarded(tmp_path, pool, parent, records):
         pool.write(1, each)
     pool.snapshot(1, 3)
     now = Image(tmp_path / 'now', pool)
-    found = unchanged(now, records)
-    compare(now, parent, found)
+    found = really_unchanged(now, parent, records)
     assert found.size == 180 * CHUNK
 
 
@@ -286,9 +286,8 @@ def test_lvm_that_is_ahead_of_the_pool(tmp_path, pool, records):
 def test_data_moved_and_extended(tmp_path, pool, parent, records):
     now = Image(tmp_path / 'now', pool,
                 data=((12, 12), (24, 2), (5, 4), (2 + 24, 2)))
-    found = unchanged(now, records)
-    compare(now, parent, found)
     # Of the second piece four extents are where they were.
+    found = really_unchanged(now, parent, records)
     assert found.size == 200 * CHUNK - sum(
         data in range(192, 224) for data, _ in pool.devices[1].map.values()
     ) * CHUNK
@@ -427,18 +426,18 @@ class CountingDisk(block.BlockDisk):
         super().read_into(offset, buffer)
 
 
-def test_disk_without_a_pool_costs_little(tmp_path):
+@pytest.mark.parametrize('label', ['', 'label: gpt\nsize=8MiB\nsize=8MiB\n'])
+def test_disk_without_a_pool_costs_nothing(tmp_path, label):
     path = filesystems.create(tmp_path / 'disk', DISK)
+    if label:
+        subprocess.run(['/usr/sbin/sfdisk', '--quiet', path], check=True,
+                       input=label, text=True)
     with CountingDisk(str(path)) as disk:
+        regions = survey.survey(
+            disk, all_blocks=False, skip_gaps=False).regions
         disk.count = 0
-        assert sources.find(disk) == []
-        assert disk.count == 2048
-    subprocess.run(['/usr/sbin/sfdisk', '--quiet', path], check=True,
-                   input='label: gpt\nsize=8MiB\nsize=8MiB\n', text=True)
-    with CountingDisk(str(path)) as disk:
-        disk.count = 0
-        assert sources.find(disk) == []
-        assert disk.count == 2 * 2048
+        assert sources.find(disk, regions, lambda: None) == []
+        assert disk.count == 0
 
 
 def test_captures_one_upon_the_other(tmp_path, pool):
@@ -473,4 +472,4 @@ def test_whoever_waits_may_give_up(parent):
 
     with block.BlockDisk(str(parent.path)) as disk:
         with pytest.raises(GivenUp):
-            sources.find(disk, give_up)
+            find(disk, give_up)

@@ -137,6 +137,16 @@ def sparse(data, count, seed=2):
     return random.Random(seed).sample(range(8 * len(data)), count)
 
 
+#: Of a child: what its disk is put together by, (whose, which).
+INDEXES_AND_MAP = [
+    ('first', 'index'),
+    ('parent', 'index'),
+    ('child', 'index'),
+    ('child', 'map'),
+]
+DOCUMENTS = [*INDEXES_AND_MAP, ('child', 'manifest')]
+
+
 class TestExport:
     """Who reads a snapshot relies on no bit that is not as it was."""
 
@@ -144,15 +154,7 @@ class TestExport:
         assert family.read() == draw(NEW)
         assert family.read('parent') == draw(MIDDLE)
 
-    @pytest.mark.parametrize(
-        'whose, what',
-        [
-            ('first', 'index'),
-            ('parent', 'index'),
-            ('child', 'index'),
-            ('child', 'map'),
-        ],
-    )
+    @pytest.mark.parametrize('whose, what', INDEXES_AND_MAP)
     def test_every_bit_of_index_and_map(self, family, whose, what):
         name = family.name(whose, what)
         data = family.get(name)
@@ -181,16 +183,7 @@ class TestExport:
             assert found[family.child.id].reason
             assert found[family.parent.id].manifest == family.parent
 
-    @pytest.mark.parametrize(
-        'whose, what',
-        [
-            ('first', 'index'),
-            ('parent', 'index'),
-            ('child', 'index'),
-            ('child', 'map'),
-            ('child', 'manifest'),
-        ],
-    )
+    @pytest.mark.parametrize('whose, what', DOCUMENTS)
     def test_truncation(self, family, whose, what):
         name = family.name(whose, what)
         data = family.get(name)
@@ -312,16 +305,7 @@ class TestAsParent:
             family.store.delete(info.name)
         return report
 
-    @pytest.mark.parametrize(
-        'whose, what',
-        [
-            ('child', 'manifest'),
-            ('child', 'map'),
-            ('child', 'index'),
-            ('parent', 'index'),
-            ('first', 'index'),
-        ],
-    )
+    @pytest.mark.parametrize('whose, what', DOCUMENTS)
     def test_a_flipped_bit(self, family, whose, what):
         name = family.name(whose, what)
         data = family.get(name)

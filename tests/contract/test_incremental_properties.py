@@ -2,7 +2,6 @@
 """Any disks, any family of snapshots: each reads as what was captured."""
 
 import pathlib
-import shutil
 import tempfile
 import threading
 from concurrent import futures
@@ -244,9 +243,7 @@ class Family(stateful.RuleBasedStateMachine):
 Family.TestCase.settings = hypothesis.settings(
     deadline=None, max_examples=25, stateful_step_count=15
 )
-TestFamily = pytest.mark.skipif(
-    not shutil.which('qemu-img'), reason='qemu-img is not installed'
-)(Family.TestCase)
+TestFamily = disks.needs_qemu_img(Family.TestCase)
 
 
 def objects_by_workers(repository, content, numbers):

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import subprocess
 
 import hypothesis
@@ -20,12 +19,12 @@ from ironic_snapshot_core import qcow2
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.store import memory
 from ironic_snapshot_core.units import KiB, MiB
+from tests import disks
 from tests import handmade
 
 CLUSTER_SIZES = (64 * KiB, 256 * KiB, 1 * MiB, 2 * MiB)
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which('qemu-img'), reason='qemu-img is not installed')
+pytestmark = disks.needs_qemu_img
 
 
 @dataclasses.dataclass

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of a capture: what is given up, and when it is refused."""
 
+import dataclasses
 import os
 
 import pytest
@@ -9,6 +10,8 @@ from ipa_snapshot_hardware import budget
 from ironic_snapshot_core import codec
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import units
+from ironic_snapshot_core.store import memory as memory_store
+from tests import handmade
 
 MiB, GiB, TiB = units.MiB, units.GiB, units.TiB
 
@@ -45,9 +48,8 @@ def test_less_memory_takes_reads_uploads_workers_and_pack_size():
         seen.append((found.uploads, found.workers, found.pack_size // MiB))
         limit = found.memory - 1
     assert seen == [
-        (2, 4, 64),
-        (2, 4, 64),
-        (2, 4, 64),
+        # 8, 7, ... 2 reads ahead.
+        *[(2, 4, 64)] * 7,
         (1, 4, 64),
         (1, 3, 64),
         (1, 2, 64),
@@ -131,7 +133,7 @@ def test_350_gigabytes_upon_a_parent():
 
 def test_metadata_of_a_terabyte():
     per_cluster = budget.GATHERED_PER_CLUSTER
-    assert 4_000_000 * per_cluster <= 210 * 1000 * 1000
+    assert 4_000_000 * per_cluster <= 200 * 1000 * 1000
 
 
 def test_what_is_in_use_may_be_too_much():
@@ -176,3 +178,42 @@ def test_a_large_disk_may_take_more(tmp_path):
 def test_automatic_workers():
     expected = min(len(os.sched_getaffinity(0)), 16)
     assert plan(workers=0).workers == expected
+
+
+def test_a_restore_keeps_to_its_limit():
+    """Reading ahead goes first, then fetches, then workers."""
+    store = memory_store.MemoryStore()
+    snapshot = handmade.History(store).capture(b'a' * MiB)
+    found = budget.plan_restore(snapshot, workers=2)
+    assert (found.workers, found.fetches) == (2, 4)
+    assert found.reads > found.workers
+    assert found.memory < 64 * MiB
+    seen = []
+    while True:
+        ahead = found.reads - found.workers
+        seen.append((ahead, found.fetches, found.workers))
+        try:
+            found = budget.plan_restore(
+                snapshot, workers=2, memory_limit=found.memory - 1
+            )
+        except errors.InvalidValue as error:
+            assert error.what == 'memory_limit'
+            assert f'at least {found.memory} bytes' in str(error)
+            break
+        assert found.memory <= found.limit
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0][1:] == (4, 2)
+    # Another worker would take nothing more then.
+    assert seen[-1] == (2, 1, 2)
+
+
+def test_a_restore_of_a_large_disk_takes_little_more():
+    store = memory_store.MemoryStore()
+    small = handmade.History(store).capture(b'a' * MiB)
+    disk = dataclasses.replace(small.disk, size=TiB)
+    totals = dataclasses.replace(small.totals, virtual_bytes=TiB)
+    large = dataclasses.replace(small, disk=disk, totals=totals)
+    found = budget.plan_restore(large, workers=2)
+    more = found.memory - budget.plan_restore(small, workers=2).memory
+    # 16 million clusters of 64 KiB.
+    assert 0 < more <= 16 * MiB * budget.RESTORED_PER_CLUSTER

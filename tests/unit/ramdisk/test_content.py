@@ -103,3 +103,21 @@ def test_any_disk_and_any_shuffle(picture, data):
     assert all(
         found.find(digest(letter)) == slot for slot, letter in enumerate(slots)
     )
+
+
+def test_neighbours_and_others_taken_in_together():
+    found = content.Content(9, 32, 3)
+    found.load(b''.join(map(digest, 'ABC')))
+    found.extend([2, 3], [0, 1])
+    found.extend([4, 6, 7], [2, 0, 1])
+    found.extend(range(8, 9), range(2, 3))
+    found.extend([], [])
+    found.add(9, digest('A'))
+    found.add(11, digest('B'))
+    clusters = [2, 3, 4, 6, 7, 8, 9, 11]
+    pairs = list(zip(clusters, [0, 1, 2, 0, 1, 2, 0, 1], strict=True))
+    assert list(found) == pairs
+    for first in range(len(pairs)):
+        for last in range(first, len(pairs) + 1):
+            assert list(found.between(first, last)) == pairs[first:last]
+    assert [each for each in range(13) if found.digest_of(each)] == clusters

@@ -64,13 +64,8 @@ STEPS = st.lists(st.tuples(
 
 
 def used_pool(**options):
-    """A root with six blocks, and snapshots of it."""
-    pool = thin_pool.ThinPool(BLOCKS, **options)
-    pool.create(1)
-    for block in range(6):
-        pool.write(1, block)
-    pool.snapshot(1, 2)
-    return pool
+    """A root with six blocks, and a snapshot of it."""
+    return thin_pool.used(BLOCKS, range(6), **options)
 
 
 def play(pool, steps):
@@ -137,12 +132,7 @@ def now_and_then_in_place(block, shift):
 
 def kept_pool(**options):
     """A root of 16 blocks, and a snapshot that is kept."""
-    found = thin_pool.ThinPool(BLOCKS, **options)
-    found.create(1)
-    for block in range(16):
-        found.write(1, block)
-    found.snapshot(1, 2)
-    return found
+    return thin_pool.used(BLOCKS, range(16), **options)
 
 
 @pytest.fixture

@@ -117,6 +117,17 @@ def test_a_loop_device_over_a_partition(host):
     assert host.find() == ['sda2 is held by loop device loop0']
 
 
+def test_a_loop_device_over_a_file(host, tmp_path):
+    image = tmp_path / 'disk.img'
+    image.touch()
+    host.add('sys/class/block/loop3/loop/backing_file', f'{image}\n')
+    assert holder.find_loops_of(str(image), host.sys) == [
+        'it is held by loop device loop3'
+    ]
+    other = str(tmp_path / 'other.img')
+    assert holder.find_loops_of(other, host.sys) == []
+
+
 def test_partitions_of_a_multipath_disk_are_no_holders(host):
     host.add('sys/class/block/dm-0/dev', '252:0')
     host.add('sys/class/block/dm-0/holders/dm-1')

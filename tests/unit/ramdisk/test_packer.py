@@ -39,7 +39,7 @@ def pack(clusters, store=None, pack_size=units.MiB):
             store=store,
             threads=threads,
             content=content,
-            counters=progress.Progress(clock.ManualClock()),
+            counters=progress.CaptureProgress(clock.ManualClock()),
         )
         for number, (data, compressed) in enumerate(clusters):
             assert content.add(number, digest(number))
@@ -155,7 +155,7 @@ def test_marks_follow_what_is_stored():
             store=Store(),
             threads=threads,
             content=content,
-            counters=progress.Progress(clock.ManualClock()),
+            counters=progress.CaptureProgress(clock.ManualClock()),
         )
 
         def add(cluster, number):

@@ -20,7 +20,7 @@ def now():
 
 @pytest.fixture
 def counters(now):
-    return progress.Progress(now)
+    return progress.CaptureProgress(now)
 
 
 def test_nothing_is_known_at_first(counters):
@@ -114,3 +114,59 @@ def test_the_log_is_written_once_a_minute(counters, now, caplog):
         now.advance(1)
         counters.log_sometimes()
     assert len(caplog.records) == 2
+
+
+class TestRestore:
+    @pytest.fixture
+    def counters(self, now):
+        return progress.RestoreProgress(now)
+
+    def test_nothing_is_known_at_first(self, counters):
+        state = counters.state()
+        assert (state.phase, state.percent, state.rate) == ('compare', 0, 0)
+        assert state.eta is None
+        assert not state.touched
+
+    def test_each_phase_counts_its_own(self, counters, now):
+        counters.begin(progress.COMPARE)
+        counters.expect(100 * MiB)
+        now.advance(10)
+        counters.add_done(50 * MiB)
+        state = counters.state()
+        assert (state.percent, state.rate, state.eta) == (50, 5 * MiB, 10)
+        counters.touch()
+        counters.begin(progress.WRITE)
+        counters.expect(10 * MiB)
+        now.advance(2)
+        counters.add_fetched(MiB)
+        counters.add_written(4 * MiB)
+        counters.add_done(4 * MiB)
+        state = counters.state()
+        assert (state.percent, state.rate, state.eta) == (40, 2 * MiB, 3)
+        assert (state.fetched, state.written) == (MiB, 4 * MiB)
+        assert state.touched
+        assert str(state) == (
+            'write, 40%: 4 of 10 MiB at 2.0 MiB/s, 1 MiB fetched and '
+            '4 MiB written'
+        )
+
+    def test_a_phase_with_nothing_to_read_is_done(self, counters):
+        counters.begin(progress.FINISH)
+        assert counters.state().percent == 100
+
+    def test_the_dict_is_plain_json(self, counters):
+        counters.begin(progress.VERIFY)
+        counters.add_fetched(3)
+        counters.add_written(5)
+        found = json.loads(json.dumps(counters.state().to_dict()))
+        assert found == {
+            'phase': 'verify',
+            'percent': 100,
+            'total_bytes': 0,
+            'read_bytes': 0,
+            'fetched_bytes': 3,
+            'written_bytes': 5,
+            'rate': 0,
+            'eta': 0,
+            'moved': 9,
+        }

@@ -61,17 +61,22 @@ def test_slots_and_numbers():
     assert SHARED.number_of(A, 12) is None
     assert SHARED.number_of(B, 0) == (8, 2)
     assert SHARED.number_of(OWN, 0) is None
-    numbered = enumerate([3, 4, 8, 10, 12, 7, 11])
+    numbered = enumerate([2, 3, 4, 5, 8, 10, 12, 7, 11, 12])
     assert list(SHARED.places(numbered, OWN)) == [
-        (0, A, 3),
-        (1, A, 8),
-        (2, B, 0),
-        (3, OWN, 0),
-        (4, OWN, 2),
-        (5, A, 11),
-        (6, OWN, 1),
+        (0, A, 2, 2),
+        (2, A, 8, 2),
+        (4, B, 0, 1),
+        (5, OWN, 0, 1),
+        (6, OWN, 2, 1),
+        (7, A, 11, 1),
+        (8, OWN, 1, 2),
     ]
-    assert list(parent.NOTHING.places([(5, 2)], OWN)) == [(5, OWN, 2)]
+    assert list(parent.NOTHING.places([(5, 2)], OWN)) == [(5, OWN, 2, 1)]
+    # Their numbers follow, but they do not.
+    assert list(parent.NOTHING.places([(5, 2), (7, 3)], OWN)) == [
+        (5, OWN, 2, 1),
+        (7, OWN, 3, 1),
+    ]
 
 
 def find(unchanged, data=((0, 16 * C),), size=16 * C):

@@ -7,12 +7,17 @@ run without an agent.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 
+# Before what reads its options on being imported.
+from ironic_python_agent import config as _config  # noqa: F401
 from ironic_python_agent import device_hints
+from ironic_python_agent import disk_utils
 from ironic_python_agent import errors
 from ironic_python_agent import hardware
+from ironic_python_agent import partition_utils
 from ironic_python_agent import utils
 from oslo_config import cfg
 from oslo_log import log
@@ -24,13 +29,20 @@ from ironic_snapshot_core.store import limit
 from ironic_snapshot_core.store import renewal
 from ironic_snapshot_core.store import retry
 from ironic_snapshot_core.store import swift
+from ipa_snapshot_hardware import arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import progress
 from ipa_snapshot_hardware import redaction
 from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware import restore
+from ipa_snapshot_hardware import restore_request
+from ipa_snapshot_hardware import restore_step
 from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware import software
 from ipa_snapshot_hardware.disk import block
+from ipa_snapshot_hardware.disk import target
+from ipa_snapshot_hardware.system_identity import reset
 
 CONF = cfg.CONF
 LOG = log.getLogger(__name__)
@@ -40,11 +52,18 @@ _LEAST_ROOT_SIZE = 4 * units.GiB
 # Ironic keeps the error in a column of limited size.
 _MESSAGE_LIMIT = 1000
 
-_ARGSINFO = {
+_BOTH = {
     'protocol': 'Version of these arguments.',
     'snapshot': 'UUID of the snapshot.',
-    'name': 'Name of the snapshot.',
     'lineage': 'Node and generation the snapshot belongs to.',
+}
+_BOTH_OPTIONAL = {
+    'workers': 'Most worker threads; 0 for one each processor.',
+    'memory_limit': 'Most memory to use in bytes; 0 for automatic.',
+    'slice_seconds': 'Seconds after which the step answers.',
+}
+_SNAPSHOT = _BOTH | {
+    'name': 'Name of the snapshot.',
     'cluster_size': 'Size of a cluster in bytes.',
     'codec': 'Compression of the clusters.',
     'codec_level': 'Level of the compression.',
@@ -52,29 +71,42 @@ _ARGSINFO = {
     'pack_size': 'Wanted size of a pack in bytes.',
     'grant': 'Where the snapshot may be stored; set by the conductor.',
 }
-_OPTIONAL_ARGSINFO = {
-    'workers': 'Most worker threads; 0 for one each processor.',
-    'memory_limit': 'Most memory to use in bytes; 0 for automatic.',
+_SNAPSHOT_OPTIONAL = _BOTH_OPTIONAL | {
     'all_blocks': 'Read everything, whatever the file systems say.',
     'skip_gaps': 'Leave out the inside of large unpartitioned gaps.',
     'allow_bad_sectors': 'Go on past what cannot be read, recording it.',
     'adaptive_level': 'Choose the level of the compression on the way.',
     'bandwidth_limit': 'Most bytes to send per second; 0 for no limit.',
     'io_priority': 'Priority of reading: normal, low or idle.',
-    'slice_seconds': 'Seconds after which the step answers.',
     'parent': 'Snapshot to build upon; set by the conductor.',
     'full_reason': 'Why there is no parent; set by the conductor.',
     'redundancy': 'Snapshots in a row that rely on one copy; 0 for all.',
 }
+_RESTORE = _BOTH | {
+    'manifest': 'Size and digest of the manifest of the snapshot.',
+    'operation': 'UUID of this restore; the same one goes on with it.',
+    'verb': 'rollback: onto the disk it was taken of; clone: onto another.',
+    'identity': 'Identity of the system: keep it, or reset it.',
+    'grant': 'Where the snapshot may be read; set by the conductor.',
+}
+_RESTORE_OPTIONAL = _BOTH_OPTIONAL | {
+    'target_serial': 'Serial number of the disk; without it the root disk.',
+    'bandwidth_limit': 'Most bytes to fetch per second; 0 for no limit.',
+    'io_priority': 'Priority of the disk: normal, low or idle.',
+}
+_CONFIG_DRIVE = {
+    'configdrive': 'Content of the config drive, gzipped and in base64, or '
+    'its URL; set by the conductor.',
+}
 
 
 class SnapshotHardwareManager(hardware.HardwareManager):
-    """Takes snapshots of the root disk, as a service step."""
+    """Takes snapshots of the root disk, and restores them."""
 
     HARDWARE_MANAGER_NAME = 'SnapshotHardwareManager'
     # Raised when the arguments or the result of a step change; Ironic starts
     # over when it differs within one service operation.
-    HARDWARE_MANAGER_VERSION = '3'
+    HARDWARE_MANAGER_VERSION = '4'
 
     def __init__(self):
         super().__init__()
@@ -86,12 +118,6 @@ class SnapshotHardwareManager(hardware.HardwareManager):
         return hardware.HardwareSupport.SERVICE_PROVIDER
 
     def get_service_steps(self, node, ports):
-        argsinfo = {
-            name: {'description': text, 'required': True}
-            for name, text in _ARGSINFO.items()
-        }
-        for name, text in _OPTIONAL_ARGSINFO.items():
-            argsinfo[name] = {'description': text, 'required': False}
         return [
             {
                 'step': 'snapshot',
@@ -99,8 +125,22 @@ class SnapshotHardwareManager(hardware.HardwareManager):
                 'priority': 0,
                 'reboot_requested': False,
                 'abortable': True,
-                'argsinfo': argsinfo,
-            }
+                'argsinfo': _argsinfo(_SNAPSHOT, _SNAPSHOT_OPTIONAL),
+            },
+            _restore_step(),
+        ]
+
+    def get_deploy_steps(self, node, ports):
+        return [
+            {
+                'step': 'write_config_drive',
+                'interface': 'deploy',
+                'priority': 0,
+                'reboot_requested': False,
+                'abortable': False,
+                'argsinfo': _argsinfo(_CONFIG_DRIVE, {}),
+            },
+            _restore_step(),
         ]
 
     def snapshot(self, node, ports, **args):
@@ -116,14 +156,74 @@ class SnapshotHardwareManager(hardware.HardwareManager):
             is; else see :func:`capture.summarise`.
         :raises CommandExecutionError: with our error's code in brackets.
         """
+        wanted, outcome = self._slice(node, args, request.parse, _capture)
+        if isinstance(outcome, capture.Captured):
+            return capture.summarise(outcome)
+        return {
+            'protocol': arguments.PROTOCOL,
+            'snapshot': wanted.snapshot,
+            'more': True,
+            'progress': outcome.to_dict(),
+        }
+
+    def restore(self, node, ports, **args):
+        """Restore a snapshot to a disk, or go on with it, for one slice.
+
+        Like a capture it runs in the background. A service step or a deploy
+        step.
+
+        :param node: the node, as Ironic sends it.
+        :param ports: its ports; not used.
+        :param args: see :mod:`restore_request`; the grant in it is emptied.
+        :returns: a small dict: when ``more`` is true, see
+            :func:`restore_step.report`; else :func:`restore_step.summarise`.
+        :raises CommandExecutionError: with our error's code in brackets.
+        """
+        wanted, outcome = self._slice(
+            node, args, restore_request.parse, _restore
+        )
+        if isinstance(outcome, restore_step.Done):
+            return restore_step.summarise(wanted, outcome)
+        return restore_step.report(wanted, outcome)
+
+    def write_config_drive(self, node, ports, configdrive):
+        """Write a config drive to the root disk that was restored.
+
+        The agent's own steps do that only together with an image.
+
+        :param node: the node, as Ironic sends it.
+        :param ports: its ports; not used.
+        :param configdrive: its content, gzipped and in base64, or its URL.
+        :raises CommandExecutionError: the root disk is not found.
+        :raises DeploymentError: there is no room for it, or it cannot be had.
+        """
+        try:
+            device = _find_root_disk(node)
+        except core_errors.Error as error:
+            raise _command_error(error.code, error) from None
+        partition_utils.create_config_drive_partition(
+            node['uuid'], device.name, configdrive
+        )
+
+    # Private
+
+    def _slice(self, node, args, parse, work):
+        """Begin the work or go on with it, until the slice is over.
+
+        :param parse: makes a request of the arguments and the grant.
+        :param work: does it in the background, given the node, the request
+            and a session's means.
+        :returns: the request, and what came of it or how far it is.
+        :raises CommandExecutionError: with our error's code in brackets.
+        """
         redaction.install()
         try:
-            grant = request.take_grant(args)
-            wanted = request.parse(args, grant)
+            grant = arguments.take_grant(args)
+            wanted = parse(args, grant)
             live = self._sessions.attend(
-                wanted, grant, functools.partial(_capture, node, wanted)
+                wanted, grant, functools.partial(work, node, wanted)
             )
-            return _answer(wanted, live.wait(wanted.slice_seconds))
+            return wanted, live.wait(wanted.slice_seconds)
         except core_errors.Error as error:
             raise _command_error(error.code, error) from None
         except errors.RESTError:
@@ -137,20 +237,28 @@ class SnapshotHardwareManager(hardware.HardwareManager):
 # Private
 
 
+def _argsinfo(required, optional):
+    return {
+        name: {'description': text, 'required': name in required}
+        for name, text in (required | optional).items()
+    }
+
+
+def _restore_step():
+    return {
+        'step': 'restore',
+        'interface': 'deploy',
+        'priority': 0,
+        'reboot_requested': False,
+        # The disk is not bootable meanwhile.
+        'abortable': False,
+        'argsinfo': _argsinfo(_RESTORE, _RESTORE_OPTIONAL),
+    }
+
+
 def _command_error(code, error):
     text = ' '.join(redact.redact(str(error)).split())
     return errors.CommandExecutionError(f'[{code}] {text}'[:_MESSAGE_LIMIT])
-
-
-def _answer(wanted, outcome):
-    if isinstance(outcome, capture.Captured):
-        return capture.summarise(outcome)
-    return {
-        'protocol': request.PROTOCOL,
-        'snapshot': wanted.snapshot,
-        'more': True,
-        'progress': outcome.to_dict(),
-    }
 
 
 def _capture(node, wanted, means):
@@ -178,7 +286,7 @@ def _capture(node, wanted, means):
             workers=wanted.workers,
             memory_limit=wanted.memory_limit,
         )
-        store = _store(wanted, means, allowed)
+        store = _store(wanted, means, allowed.uploads + 1)
         with contextlib.closing(store):
             return capture.capture(
                 disk,
@@ -189,13 +297,104 @@ def _capture(node, wanted, means):
                 stop=means.stop,
                 software=software.versions('ironic-python-agent'),
                 counters=means.counters,
-                readable=lambda prefix: bool(
-                    means.auth.grant.find('GET', prefix)
-                ),
+                readable=functools.partial(_may_read, means),
             )
 
 
-def _store(wanted, means, allowed):
+def _restore(node, wanted, means):
+    """Restore, and what is to be done after that; in the background."""
+    device = _find_target(node, wanted.target_serial)
+    LOG.info(
+        'Snapshot %(snapshot)s of node %(node)s: restoring it to %(device)s '
+        '(%(verb)s)',
+        {
+            'snapshot': wanted.snapshot,
+            'node': node.get('uuid'),
+            'device': device.name,
+            'verb': wanted.verb,
+        },
+    )
+    with _telling_of_writes(device.name, means):
+        return _write(device, wanted, means)
+
+
+def _write(device, wanted, means):
+    with target.BlockTarget(
+        device.name,
+        serial=device.serial,
+        wwn=device.wwn,
+        model=device.model,
+    ) as disk:
+        store = _store(wanted, means, budget.MOST_FETCHES)
+        with contextlib.closing(store):
+            manifest = restore_step.read_manifest(
+                store, wanted, functools.partial(_may_read, means)
+            )
+            restored = restore.restore(
+                store,
+                manifest,
+                disk,
+                # The store keeps to the limit, and more evenly.
+                dataclasses.replace(wanted, bandwidth_limit=0),
+                allowed=budget.plan_restore(
+                    manifest,
+                    workers=wanted.workers,
+                    memory_limit=wanted.memory_limit,
+                ),
+                clock=means.clock,
+                stop=means.stop,
+                counters=means.counters,
+            )
+        size, serial = disk.size, disk.serial
+    # The kernel knows the partitions there were before; perhaps even when
+    # nothing differs, if an agent before this one did not come so far.
+    disk_utils.partprobe(device.name)
+    disk_utils.udev_settle()
+    identity = []
+    if wanted.identity == restore_request.RESET:
+        means.counters.begin(progress.IDENTITY)
+        # It is changed from now on, even if the restore had nothing to do.
+        means.counters.touch()
+        identity = reset.reset(
+            device.name, config_drive_follows=_writes_config_drive(wanted)
+        )
+    return restore_step.Done(
+        restored, serial, size, tuple(str(each) for each in identity)
+    )
+
+
+@contextlib.contextmanager
+def _telling_of_writes(name, means):
+    """Have no error hide that the disk was written to."""
+    try:
+        yield
+    except (core_errors.RestoreInterrupted, core_errors.IdentityNotReset):
+        raise
+    except Exception as error:
+        if not means.counters.state().touched:
+            raise
+        reason = str(error).rstrip('.')
+        if not isinstance(error, core_errors.Error):
+            reason = f'{type(error).__name__}: {reason}'
+        raise core_errors.RestoreInterrupted(name, reason) from error
+
+
+def _writes_config_drive(wanted):
+    """Tell whether the agent, later on, writes a config drive.
+
+    It does so for a deployment whose user gave one.
+    """
+    node = hardware.get_cached_node() or {}
+    return wanted.verb == restore_request.CLONE and bool(
+        node.get('instance_info', {}).get('configdrive')
+    )
+
+
+def _may_read(means, prefix):
+    return bool(means.auth.grant.find('GET', prefix))
+
+
+def _store(wanted, means, connections):
     """The store: the grant's, patient, and no faster than allowed."""
     rate = None
     if wanted.bandwidth_limit:
@@ -212,8 +411,9 @@ def _store(wanted, means, allowed):
             means.auth.grant.container_url,
             means.auth,
             verify=_tls_verification(),
-            pool_size=allowed.uploads + 1,
+            pool_size=connections,
             pace=pace,
+            receive_pace=pace,
         ),
         clock=means.clock,
         renewal=renewal.Renewal(means.auth, means.clock, means.ask),
@@ -255,6 +455,28 @@ def _find_root_disk(node):
         name,
         'the property "skip_block_devices" of the node keeps it from being '
         'touched, or it is no disk the agent lists',
+    )
+
+
+def _find_target(node, serial):
+    """Find the disk to write: the one with a serial number, if named."""
+    if serial is None:
+        return _find_root_disk(node)
+    node = hardware.get_cached_node() or node
+    found = [
+        device
+        for device in hardware.dispatch_to_managers(
+            'list_block_devices_check_skip_list', node
+        )
+        if device.serial == serial
+    ]
+    if len(found) == 1:
+        return found[0]
+    names = ', '.join(device.name for device in found)
+    raise core_errors.DiskNotFound(
+        'target',
+        f'{names or "no disk that may be touched"} has the serial number '
+        f'{serial!r}; name another one',
     )
 
 

@@ -18,6 +18,7 @@ AGENT_LOGGERS = (
     'ironic_python_agent.api',
     'ironic_python_agent.api.app',
     'ironic_python_agent.extensions.base',
+    'ironic_python_agent.extensions.deploy',
     'ironic_python_agent.extensions.service',
     'ironic_python_agent.hardware',
 )

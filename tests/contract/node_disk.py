@@ -17,12 +17,17 @@ from ironic_snapshot_core.store.base import Store
 from ironic_snapshot_core.store.retry import RetryingStore
 from ironic_snapshot_core.store.swift import SwiftStore
 from ironic_snapshot_core.units import MiB
+from ipa_snapshot_hardware import arguments as step_arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture as captures
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import request
+from ipa_snapshot_hardware import restore as restores
+from ipa_snapshot_hardware import restore_request
+from ipa_snapshot_hardware import restore_step
 from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware.disk import block
+from ipa_snapshot_hardware.disk import target
 
 # No multiple of any cluster size.
 SIZE = 9 * MiB + 512
@@ -44,7 +49,7 @@ def capture(path: pathlib.Path, args: dict) -> dict:
 
     :returns: the result of the step.
     """
-    grant = request.take_grant(args)
+    grant = step_arguments.take_grant(args)
     return capture_into(
         RetryingStore(SwiftStore(grant.container_url, auth.GrantAuth(grant))),
         path, request.parse(args, grant))
@@ -66,6 +71,28 @@ def capture_into(store: Store, path: pathlib.Path,
             stop=executor.Stop(), software={}))
 
 
+def restore(path: pathlib.Path, args: dict) -> dict:
+    """Restore it as the step's arguments say, from Swift by their grant.
+
+    :returns: the result of the step.
+    """
+    grant = step_arguments.take_grant(args)
+    wanted = restore_request.parse(args, grant)
+    store = RetryingStore(
+        SwiftStore(grant.container_url, auth.GrantAuth(grant)))
+    manifest = restore_step.read_manifest(
+        store, wanted, lambda prefix: bool(grant.find('GET', prefix)))
+    with target.BlockTarget(
+            str(path), serial='S1', wwn='', model='') as disk:
+        restored = restores.restore(
+            store, manifest, disk, wanted,
+            allowed=budget.plan_restore(
+                manifest, workers=2, memory_limit=256 * MiB),
+            clock=SystemClock(), stop=executor.Stop())
+        return restore_step.summarise(
+            wanted, restore_step.Done(restored, disk.serial, disk.size, ()))
+
+
 class Ramdisk:
     """An agent that captures in the background, from slice to slice.
 
@@ -79,7 +106,7 @@ class Ramdisk:
 
     def step(self, args: dict) -> dict:
         """One slice: begin or attach, wait, and tell."""
-        grant = request.take_grant(args)
+        grant = step_arguments.take_grant(args)
         wanted = request.parse(args, grant)
         self._live = self._sessions.attend(
             wanted, grant, lambda means: self._capture(wanted, means))

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 
+from ipa_snapshot_hardware import arguments as step_arguments
 from ipa_snapshot_hardware import request
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import grant
@@ -45,7 +46,7 @@ def arguments(**changes):
 
 
 def take(args):
-    given = request.take_grant(args)
+    given = step_arguments.take_grant(args)
     return request.parse(args, given)
 
 
@@ -186,7 +187,7 @@ def test_an_invalid_grant_is_emptied_and_not_shown():
     given = copy.deepcopy(mint().to_dict())
     given['permissions'][0]['secret'] = 'canary'
     with pytest.raises(errors.InvalidValue) as caught:
-        request.take_grant({'grant': given})
+        step_arguments.take_grant({'grant': given})
     assert given == {}
     assert 'canary' not in str(caught.value)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A capture in the background: who waits, who stops, who is told what."""
+"""Work in the background: who waits, who stops, who is told what."""
 
 import dataclasses
 import gc
@@ -12,6 +12,7 @@ import pytest
 from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import priority
 from ipa_snapshot_hardware import progress
+from ipa_snapshot_hardware import restore_request
 from ipa_snapshot_hardware import session
 from ironic_snapshot_core import clock
 from ironic_snapshot_core import errors
@@ -20,6 +21,7 @@ from tests.unit.ramdisk import test_priority
 
 SOON = 10.0
 OTHER = '44444444-4444-4444-8444-444444444444'
+OPERATION = '55555555-5555-4555-8555-555555555555'
 # Nobody here looks into it.
 CAPTURED = capture.Captured(None, None, None)
 
@@ -65,6 +67,20 @@ def work():
 
 def attend(sessions, work, **changes):
     return sessions.attend(requests.wanted(**changes), requests.mint(), work)
+
+
+def attend_restore(sessions, work, **changes):
+    wanted = restore_request.RestoreRequest(
+        snapshot=requests.SNAPSHOT,
+        lineage=requests.LINEAGE,
+        size=1000,
+        digest='ab' * 32,
+        operation=OPERATION,
+        verb='rollback',
+        identity='keep',
+    )
+    wanted = dataclasses.replace(wanted, **changes)
+    return sessions.attend(wanted, requests.mint(), work)
 
 
 def begin_other(sessions, work):
@@ -127,7 +143,16 @@ def test_another_snapshot_ends_the_first(sessions, work):
     assert [each.name for each in requests.capture_threads()] == []
 
 
-def test_one_that_does_not_end_is_an_error(sessions, monkeypatch):
+@pytest.mark.parametrize(
+    ('begin', 'error'),
+    [
+        (attend, errors.CaptureRunning),
+        (attend_restore, errors.RestoreRunning),
+    ],
+)
+def test_one_that_does_not_end_is_an_error(
+    sessions, monkeypatch, begin, error
+):
     monkeypatch.setattr(session, 'STOP_TIMEOUT_S', 0.05)
     stuck = threading.Event()
 
@@ -135,9 +160,9 @@ def test_one_that_does_not_end_is_an_error(sessions, monkeypatch):
         stuck.wait(SOON)
         return CAPTURED
 
-    attend(sessions, work)
+    begin(sessions, work)
     second = Work().ended()
-    with pytest.raises(errors.CaptureRunning) as caught:
+    with pytest.raises(error) as caught:
         begin_other(sessions, second)
     assert requests.SNAPSHOT in str(caught.value)
     assert second.runs == []
@@ -167,10 +192,76 @@ def test_the_same_snapshot_asked_for_otherwise(
         live.wait(SOON)
     with pytest.raises(errors.InvalidValue) as caught:
         attend(sessions, work, **changes)
-    assert 'ask for another snapshot' in str(caught.value)
+    assert 'ask for another one' in str(caught.value)
     # The first is none the worse for it.
     work.go_on.set()
     assert attend(sessions, work, slice_seconds=9).wait(SOON) is CAPTURED
+
+
+def test_a_capture_and_a_restore_of_the_same_snapshot(sessions, work):
+    """Neither is taken for the other."""
+    attend(sessions, work)
+    assert work.began.wait(SOON)
+    second = Work().ended('restored')
+    assert attend_restore(sessions, second).wait(SOON) == 'restored'
+    assert work.runs[0].stop.is_set()
+    assert attend(sessions, Work().ended()).wait(SOON) is CAPTURED
+
+
+def test_a_restore_that_only_reads_makes_room(sessions, work):
+    attend_restore(sessions, work)
+    assert work.began.wait(SOON)
+    assert attend(sessions, Work().ended()).wait(SOON) is CAPTURED
+    assert work.runs[0].stop.is_set()
+
+
+def test_a_restore_that_writes_makes_no_room_for_a_capture(sessions, work):
+    live = attend_restore(sessions, work)
+    assert work.began.wait(SOON)
+    work.runs[0].counters.touch()
+    second = Work().ended()
+    with pytest.raises(errors.RestoreRunning, match='is writing'):
+        attend(sessions, second)
+    assert second.runs == []
+    assert live.wait(0).touched is True
+    assert not work.runs[0].stop.is_set()
+    # Once it has ended there is nothing to be said against it.
+    work.ended(errors.RestoreInterrupted('/dev/sda', 'it was cancelled'))
+    with pytest.raises(errors.RestoreInterrupted):
+        live.wait(SOON)
+    assert attend(sessions, second).wait(SOON) is CAPTURED
+
+
+def test_a_restore_that_writes_makes_room_for_another(sessions, work):
+    """Which goes on from what is on the disk."""
+    attend_restore(sessions, work)
+    assert work.began.wait(SOON)
+    work.runs[0].counters.touch()
+    second = Work().ended('restored')
+    found = attend_restore(sessions, second, operation=OTHER)
+    assert found.wait(SOON) == 'restored'
+    assert work.runs[0].stop.is_set()
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'snapshot': OTHER},
+        {'verb': 'clone'},
+        {'identity': 'reset'},
+        {'target_serial': 'another'},
+        {'digest': 'cd' * 32},
+    ],
+)
+def test_the_same_restore_asked_for_otherwise(sessions, work, changes):
+    attend_restore(sessions, work)
+    (name,) = changes
+    with pytest.raises(errors.InvalidValue, match=f'{name}.*another one'):
+        attend_restore(sessions, work, **changes)
+    work.ended('restored')
+    live = attend_restore(sessions, work, slice_seconds=9)
+    assert live.wait(SOON) == 'restored'
+    assert len(work.runs) == 1
 
 
 def test_the_grant_is_renewed(sessions, work):
@@ -239,10 +330,28 @@ def test_an_error_keeps_no_buffer_alive(sessions, monkeypatch):
     assert kept[0]() is None
 
 
-def test_where_a_surprise_came_from_is_in_the_log(sessions, caplog):
+def interrupted_by(cause):
+    error = errors.RestoreInterrupted('/dev/sda', 'who knows')
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ('error', 'shown'),
+    [
+        (RuntimeError('who knows'), True),
+        (interrupted_by(RuntimeError()), True),
+        (interrupted_by(errors.Cancelled()), False),
+        (errors.Corrupted('it', 'who knows'), False),
+    ],
+    ids=repr,
+)
+def test_where_a_surprise_came_from_is_in_the_log(
+    sessions, caplog, error, shown
+):
     with caplog.at_level(logging.WARNING, session.LOG.name):
-        live = attend(sessions, Work().ended(RuntimeError('who knows')))
-        with pytest.raises(RuntimeError):
+        live = attend(sessions, Work().ended(error))
+        with pytest.raises(type(error)):
             live.wait(SOON)
-    assert 'Traceback' in caplog.text
-    assert 'in __call__' in caplog.text
+    assert 'who knows' in caplog.text
+    assert ('in __call__' in caplog.text) is shown

@@ -47,21 +47,21 @@ SNAPSHOT_OPTS = [
                      'the temporary URLs.'),
     cfg.IntOpt('grant_ttl',
                default=3600, min=300,
-               help='Seconds for which the temporary URLs of a capture are '
-                    'valid. The agent gets new ones with each slice, so a '
-                    'capture may take as long as it takes; this is how long '
-                    'it goes on without a conductor. At least four times '
-                    'slice_interval.'),
+               help='Seconds for which the temporary URLs of a capture or a '
+                    'restore are valid. The agent gets new ones with each '
+                    'slice, so it may take as long as it takes; this is how '
+                    'long it goes on without a conductor. At least four '
+                    'times slice_interval.'),
     cfg.IntOpt('slice_interval',
                default=60, min=10, max=600,
-               help='Seconds of a slice: the agent captures in the '
-                    'background, and this often it reports its progress and '
-                    'gets new temporary URLs.'),
+               help='Seconds of a slice: the agent captures or restores in '
+                    'the background, and this often it reports its progress '
+                    'and gets new temporary URLs.'),
     cfg.IntOpt('stall_timeout',
                default=900, min=0,
-               help='Seconds without a byte read or stored, or without an '
-                    'answer of the agent, after which a capture fails. '
-                    '0: never.'),
+               help='Seconds without a byte read, stored or written, or '
+                    'without an answer of the agent, after which a capture '
+                    'or a restore fails. 0: never.'),
     cfg.IntOpt('cluster_size',
                default=256 * KiB,
                choices=CLUSTER_SIZES,
@@ -92,22 +92,23 @@ SNAPSHOT_OPTS = [
                     'copies.'),
     cfg.IntOpt('workers',
                default=0, min=0, max=64,
-               help='Threads that hash and compress in the ramdisk; 0: one '
-                    'for each core.'),
+               help='Threads that hash, compress and decompress in the '
+                    'ramdisk; 0: one for each core.'),
     cfg.IntOpt('memory_limit',
                default=0, min=0,
-               help='MiB that a capture may use in the ramdisk; 0: half of '
-                    'what is free, at most 1024.'),
+               help='MiB that a capture or a restore may use in the ramdisk; '
+                    '0: half of what is free, at most 1024.'),
     cfg.IntOpt('bandwidth_limit',
                default=0, min=0, max=BANDWIDTH_MAX,
-               help='MiB that one capture may upload per second; 0: no '
-                    'limit. A step may ask for less, not for more.'),
+               help='MiB that one capture may upload, or one restore fetch, '
+                    'per second; 0: no limit. A step may ask for less, not '
+                    'for more.'),
     cfg.StrOpt('io_priority',
                default='normal',
                choices=[('normal', 'As everything else in the ramdisk.'),
                         ('low', 'After everything else.'),
-                        ('idle', 'Only when nothing else reads.')],
-               help='Priority with which the disk is read.'),
+                        ('idle', 'Only when nothing else reads or writes.')],
+               help='Priority with which the disk is read and written.'),
     cfg.IntOpt('shutdown_timeout',
                default=180, min=30,
                help='Seconds that the operating system of the node gets to '
@@ -116,16 +117,19 @@ SNAPSHOT_OPTS = [
     cfg.IntOpt('max_tries',
                default=3, min=1,
                help='How many agents in a row may lose a capture without '
-                    'storing anything new, before the step fails. An agent '
+                    'storing anything new, or a restore without writing '
+                    'anything to speak of, before the step fails. An agent '
                     'that restarts goes on where the last one was.'),
     cfg.IntOpt('sweep_workers',
                default=16, min=1, max=128,
-               help='Threads that check the stored objects at the commit.'),
+               help='Threads that check the stored objects at the commit of '
+                    'a snapshot, and before a restore.'),
     cfg.IntOpt('orphan_check_interval',
                default=60, min=0,
                help='Seconds between two looks for nodes that a conductor '
-                    'died on while they were prepared for a snapshot; they '
-                    'are booted back. 0: never.'),
+                    'died on while they were prepared for a snapshot or a '
+                    'restore; they are booted back, unless their disk is '
+                    'half restored. 0: never.'),
 ]
 
 VERIFY_CA_OPT = cfg.StrOpt(

@@ -9,15 +9,20 @@ import dataclasses
 import functools
 from typing import Any
 
+from oslo_log import log
+
 from ironic_snapshot import arguments
+from ironic_snapshot import attempt
+from ironic_snapshot import source
 from ironic_snapshot.conf import CONF
-from ironic_snapshot_core import document
+from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import parent as parents
-from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import Manifest
 from ironic_snapshot_core.store.base import Store
+
+LOG = log.getLogger(__name__)
 
 # Of the reason in the node record, in characters.
 _REASON_LIMIT = 500
@@ -58,19 +63,15 @@ class Parent:
         """
         if self.record is None:
             return None
-        lineage = layout.Lineage(**self.record['lineage'])
         gone = functools.partial(
             errors.ParentGone, snapshot, self.record['snapshot'])
         try:
-            data = store.get(
-                layout.manifest_name(lineage, self.record['snapshot']),
-                document.MAX_SIZE)
+            return source.read_again(
+                store, self.record['snapshot'], self.record)
         except errors.ObjectMissing:
             raise gone('is not there any more') from None
-        if _manifest_record(data) != self.record['manifest']:
-            raise gone('is not what it was')
-        # Its code was checked when it was chosen.
-        return Manifest.from_bytes(data, None, verified=True)
+        except errors.Corrupted:
+            raise gone('is not what it was') from None
 
 
 def choose(store: Store, node: Any, lineage: layout.Lineage,
@@ -80,34 +81,25 @@ def choose(store: Store, node: Any, lineage: layout.Lineage,
     :raises ParentUnsuitable: the one that the user has named does not do.
     """
     key = CONF.snapshot.manifest_key.encode()
-    choice = parents.choose(
-        store, lineage, asked.parent, parents.Wanted(
-            cluster_size=asked.cluster_size, codec=asked.compression,
-            digest=DEFAULT_DIGEST.id, project=node.lessee or node.owner,
-            allow_degraded=asked.allow_bad_sectors), key)
+    wanted = parents.Wanted(
+        cluster_size=asked.cluster_size, codec=asked.compression,
+        digest=digests.DEFAULT_DIGEST.id, project=node.lessee or node.owner,
+        allow_degraded=asked.allow_bad_sectors)
+    choice = None
+    restored = attempt.restored(node)
+    if asked.parent == parents.AUTO and restored:
+        # The disk is not what the latest snapshot has.
+        try:
+            choice = parents.choose(store, lineage, restored, wanted, key)
+        except errors.ParentUnsuitable as exc:
+            LOG.warning('Node %(node)s was restored, but: %(error)s',
+                        {'node': node.uuid, 'error': exc})
+    if choice is None:
+        choice = parents.choose(store, lineage, asked.parent, wanted, key)
     if choice.manifest is None:
         return Parent(None, plain(choice.reason))
-    return Parent({
-        'snapshot': choice.manifest.id,
-        'lineage': dataclasses.asdict(choice.manifest.lineage),
-        'manifest': _manifest_record(choice.manifest.to_bytes(key)),
-    }, None)
-
-
-def prefixes(manifest: Manifest | None) -> list[str]:
-    """What the ramdisk must be able to read of a parent.
-
-    The snapshot, the attempt that wrote its map, and each attempt whose
-    packs it shares.
-    """
-    if manifest is None:
-        return []
-    attempts = dict.fromkeys(
-        [(manifest.lineage, manifest.id),
-         *((attempt.lineage, attempt.id) for attempt in manifest.attempts)])
-    return [
-        f'{layout.snapshots_prefix(manifest.lineage)}{manifest.id}/',
-        *(layout.attempt_prefix(*attempt) for attempt in attempts)]
+    return Parent({'snapshot': choice.manifest.id,
+                   **source.describe(choice.manifest)}, None)
 
 
 def describe(parent: str | None, full_reason: str | None) -> str:
@@ -120,7 +112,3 @@ def plain(reason: str | None) -> str:
     """A reason, which may be the ramdisk's, as a short line of text."""
     return ''.join(each if each.isprintable() else '?'
                    for each in (reason or '')[:_REASON_LIMIT])
-
-
-def _manifest_record(data: bytes) -> dict[str, Any]:
-    return {'size': len(data), 'digest': DEFAULT_DIGEST.digest(data).hex()}

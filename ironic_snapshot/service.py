@@ -16,14 +16,17 @@ import uuid
 from ironic.common import exception
 from ironic.common import metrics_utils
 from ironic import version as ironic_version
-from keystoneauth1 import exceptions as keystone_exceptions
 from oslo_log import log
 
 from ironic_snapshot import arguments
 from ironic_snapshot import attempt
+from ironic_snapshot import exchange
+from ironic_snapshot import leases
 from ironic_snapshot import parent as parents
 from ironic_snapshot import power
-from ironic_snapshot import progress
+from ironic_snapshot import restore_arguments
+from ironic_snapshot import restore_record
+from ironic_snapshot import source
 from ironic_snapshot.targets import swift
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core import commit
@@ -32,8 +35,7 @@ from ironic_snapshot_core import figures
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import lease
 from ironic_snapshot_core import manifest as manifests
-from ironic_snapshot_core.clock import Clock
-from ironic_snapshot_core.clock import SystemClock
+from ironic_snapshot_core import parent as core_parents
 from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import NodeRecord
 from ironic_snapshot_core.manifest import ObjectRecord
@@ -42,17 +44,10 @@ from ironic_snapshot_core.units import MiB
 LOG = log.getLogger(__name__)
 METRICS = metrics_utils.get_metrics_logger(__name__)
 
-# Version of what the conductor and the agent say to each other.
-PROTOCOL = 1
-
-CLOCK: Clock = SystemClock()
-
-# How often a parent is chosen before the attempt begins; each time but the
-# last it was deleted meanwhile.
-_CHOICES = 3
-
-# Of a time that the agent says.
-_MOST_SECONDS = 10 ** 9
+#: The attempt of the step that the node is at.
+current = attempt.current
+#: The record of what the agent is at.
+acting = attempt.current
 
 
 def check(task) -> list[arguments.SnapshotArguments]:
@@ -60,7 +55,8 @@ def check(task) -> list[arguments.SnapshotArguments]:
 
     :returns: the snapshot steps among the requested ones.
     :raises: InvalidParameterValue for a wrong argument, configuration or
-        kind of node, or a parent that does not do.
+        kind of node, a parent that does not do, or a disk that is half
+        restored.
     :raises: StoreError when Swift does not let us in.
     """
     steps = arguments.requested(task.node)
@@ -69,6 +65,10 @@ def check(task) -> list[arguments.SnapshotArguments]:
             raise exception.InvalidParameterValue(
                 'Service step deploy.snapshot captures a local disk, and this '
                 'node boots from a volume: snapshot the volume instead')
+        if (restore_record.is_inconsistent(task.node)
+                and not restore_arguments.SCHEMA.requested(task.node)):
+            raise arguments.SCHEMA.refusal(
+                restore_record.explain_hold(task.node))
         target = swift.for_node(task.node)
         target.ensure()
         _check_parents(task.node, target, steps)
@@ -88,19 +88,18 @@ def shut_down(task, soft: bool) -> None:
 
 
 @METRICS.timer('snapshot.start')
-def start(task, args: dict[str, Any]) -> tuple[attempt.Attempt,
-                                               dict[str, Any]]:
+def start(task, args: dict[str, Any]) -> exchange.Slice:
     """Open an attempt.
 
     :param args: the step's arguments as the user wrote them.
-    :returns: what :func:`proceed` returns.
+    :returns: its first slice.
     """
     node = task.node
     asked = arguments.parse(args)
     before = attempt.load(node) or attempt.Attempt(attempt.PREPARING)
     target = swift.for_node(node)
     lineage = attempt.lineage(node)
-    now = _now()
+    now = exchange.now()
     this = attempt.Attempt(
         attempt.PREPARING,
         snapshot=str(uuid.uuid4()),
@@ -116,31 +115,28 @@ def start(task, args: dict[str, Any]) -> tuple[attempt.Attempt,
         handled=before.handled)
     # Whatever happens, somebody will end the lease.
     this.save(node)
-    this, agent_args = _begin(node, this, target, lineage, asked)
+    first = _begin(node, this, target, lineage, asked)
+    this = first.record
     # Before the agent hears of it: whatever happens, somebody will end it.
     dataclasses.replace(
-        this, progress=progress.Progress(moved_at=now)).save(node)
+        this, progress=attempt.CaptureProgress(moved_at=now)).save(node)
     parent = parents.Parent.of(this.options)
     LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins: '
              '%(kind)s',
              {'snapshot': this.snapshot, 'name': this.name,
               'node': node.uuid,
               'kind': parents.describe(parent.id, parent.full_reason)})
-    return this, agent_args
+    return first
 
 
 @METRICS.timer('snapshot.proceed')
-def proceed(task, lost: bool = False) -> tuple[attempt.Attempt,
-                                               dict[str, Any]]:
+def proceed(task, lost: bool = False) -> exchange.Slice:
     """Prepare another slice of the running attempt.
 
     Doing it once too often is safe: the agent goes on with the capture of
     this id, whether it runs it already, has restarted, or is done.
 
     :param lost: the agent has restarted.
-    :returns: the attempt, to be saved once the agent has taken the slice,
-        and the arguments for the agent. These hold signatures: they are sent
-        to the agent and neither saved nor logged.
     :raises: NodeServicingFailure when the agent has restarted too often.
     :raises: ParentGone when the parent is not there any more.
     """
@@ -164,13 +160,13 @@ def take(task, command: dict[str, Any]) -> bool:
     """
     node = task.node
     this = attempt.load(node)
-    result = (command.get('command_result') or {}).get('service_result')
-    more = _check_result(result, this)
-    this = dataclasses.replace(this, handled=_command_id(command))
+    result = exchange.step_result(command, 'service')
+    more = exchange.check_result(result, snapshot=this.snapshot)
+    this = dataclasses.replace(this, handled=exchange.command_id(command))
     if not more:
         _finish(node, this, result)
         return False
-    now = CLOCK.time()
+    now = exchange.CLOCK.time()
     this = dataclasses.replace(
         this, progress=this.progress.reported(result.get('progress'), now))
     this.note(node)
@@ -184,72 +180,20 @@ def take(task, command: dict[str, Any]) -> bool:
     return True
 
 
-def is_idle(commands: list[dict[str, Any]]) -> bool:
-    """Whether the agent has ended something that is no step of ours.
-
-    It was busy with that when it should have begun a slice.
-    """
-    return (commands[-1]['command_name'] != 'execute_service_step'
-            and commands[-1]['command_status'] != 'RUNNING')
-
-
-def is_handled(this: attempt.Attempt, command: dict[str, Any]) -> bool:
-    """Whether this command of the agent was dealt with before."""
-    return bool(this.handled) and _command_id(command) == this.handled
-
-
-def is_passing(exc: Exception) -> bool:
-    """Whether the next heartbeat may find it gone.
-
-    The capture goes on meanwhile, as long as its grant lasts.
-    """
-    if isinstance(exc, errors.StoreError):
-        return exc.retryable
-    return isinstance(exc, (
-        exception.AgentConnectionFailed, exception.AgentInProgress,
-        keystone_exceptions.RetriableConnectionFailure))
-
-
-def check_answering(node, why: str) -> None:
-    """Check that a slice of the agent is not long overdue.
-
-    :param why: what stands in the way.
-    :raises: Stalled.
-    """
-    this = attempt.load(node)
-    timeout = CONF.snapshot.stall_timeout
-    this.progress.check_answering(
-        timeout and timeout + this.options.get('slice_seconds', 0),
-        CLOCK.time(), why.rstrip('.'))
-
-
-def close(node, status: str, reason: str = '') -> None:
+def close(node, status: str, reason: str = '', ended: bool = False) -> None:
     """End an attempt that did not come to a commit. Safe to call twice.
 
     What it has uploaded is garbage for prune; nobody sees it.
 
     :param status: ``failed`` or ``aborted``.
+    :param ended: the agent itself has ended with this; of no matter here.
     """
     this = attempt.load(node)
     if this is None or not this.open:
         return
     if this.snapshot:
-        try:
-            lease.delete(swift.named(this.container).store,
-                         layout.Lineage(node.uuid, this.generation),
-                         this.snapshot)
-        except Exception as exc:
-            LOG.warning('The lease of snapshot %(snapshot)s stays behind '
-                        'until it expires: %(error)s',
-                        {'snapshot': this.snapshot, 'error': explain(exc)})
+        leases.end(this, node, this.snapshot)
     this.ended(status, reason=reason).save(node)
-
-
-def explain(exc: BaseException) -> str:
-    """An exception as one line, with the stable code of our own errors."""
-    if isinstance(exc, errors.Error):
-        return f'[{exc.code}] {exc}'
-    return str(exc) or type(exc).__name__
 
 
 def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
@@ -285,94 +229,72 @@ def _check_parents(node, target: swift.SwiftTarget,
                     target.store, node, attempt.lineage(node), asked)
             except errors.ParentUnsuitable as exc:
                 raise exception.InvalidParameterValue(
-                    f'Service step deploy.snapshot: {explain(exc)}') from None
+                    f'Service step deploy.snapshot: {exchange.explain(exc)}'
+                ) from None
 
 
 def _begin(node, this: attempt.Attempt, target: swift.SwiftTarget,
            lineage: layout.Lineage,
-           asked: arguments.SnapshotArguments) -> tuple[attempt.Attempt,
-                                                        dict[str, Any]]:
+           asked: arguments.SnapshotArguments) -> exchange.Slice:
     """Choose a parent, and prepare the first slice.
-
-    Whoever deletes a snapshot looks for leases first: a parent that is read
-    once more when the lease names it will stay, or the commit finds out.
 
     :raises: ParentUnsuitable, ParentGone.
     """
-    choices = 0
-    while True:
-        choices += 1
+    def begin():
         parent = parents.choose(target.store, node, lineage, asked)
         begun = _write_lease(
             dataclasses.replace(
                 this, status=attempt.RUNNING,
                 options={**this.options, **parent.to_options()}),
-            target, lineage, int(CLOCK.time()) + CONF.snapshot.grant_ttl)
-        try:
-            return _slice(begun, target, lineage)
-        except errors.ParentGone:
-            if choices == _CHOICES:
-                raise
+            target, lineage,
+            int(exchange.CLOCK.time()) + CONF.snapshot.grant_ttl)
+        # It reads the parent.
+        return _slice(begun, target, lineage)
+
+    return core_parents.hold(begin)
 
 
 def _write_lease(this: attempt.Attempt, target: swift.SwiftTarget,
                  lineage: layout.Lineage, expires: int) -> attempt.Attempt:
-    """Write the lease anew, to outlive this moment.
-
-    The margin saves writing it with each slice, too.
-    """
-    this = dataclasses.replace(this, lease_expires=expires + lease.MARGIN_S)
-    lease.put(target.store, lineage, lease.Lease(
-        snapshot=this.snapshot, parent=parents.Parent.of(this.options).id,
-        expires=this.lease_expires))
-    return this
+    return leases.write(this, target.store, lineage, this.snapshot,
+                        parents.Parent.of(this.options).id, expires)
 
 
 def _slice(this: attempt.Attempt, target: swift.SwiftTarget,
-           lineage: layout.Lineage) -> tuple[attempt.Attempt,
-                                             dict[str, Any]]:
+           lineage: layout.Lineage) -> exchange.Slice:
     """A grant, and a lease that outlives it."""
-    now = CLOCK.time()
+    now = exchange.CLOCK.time()
     expires = int(now) + CONF.snapshot.grant_ttl
     own = layout.attempt_prefix(lineage, this.snapshot)
     parent = parents.Parent.of(this.options).read(
         target.store, this.snapshot)
     grant = target.grant(
         [('PUT', own), ('GET', own),
-         *(('GET', prefix) for prefix in parents.prefixes(parent))], expires)
+         *(('GET', prefix) for prefix in (
+             source.prefixes(parent) if parent else ()))], expires)
     if this.lease_expires < expires:
         this = _write_lease(this, target, lineage, expires)
     this = dataclasses.replace(this, progress=this.progress.asked(now))
-    return this, {
-        'protocol': PROTOCOL,
+    return exchange.Slice(this, this.STEP, {
+        'protocol': exchange.PROTOCOL,
         'snapshot': this.snapshot,
         'name': this.name,
         'lineage': dataclasses.asdict(lineage),
         **this.options,
         'grant': grant,
-    }
+    })
 
 
 def _count_loss(node, this: attempt.Attempt) -> attempt.Attempt:
     """The attempt with one more agent, unless there were too many.
 
-    One that has stored something new makes up for all before it: such a
-    capture comes to its end.
+    One that has stored something new makes up for all before it.
     """
     stored = this.progress.stored_bytes
-    tries = 1 if stored > this.lost_at_bytes else this.tries
-    if tries >= CONF.snapshot.max_tries:
-        raise exception.NodeServicingFailure(
-            f'the agent has lost the capture {tries} times without storing '
-            'anything new; look at the log of the ramdisk, then run the step '
-            'again')
-    LOG.warning('The agent on node %(node)s has restarted; snapshot '
-                '%(snapshot)s goes on from what is stored',
-                {'node': node.uuid, 'snapshot': this.snapshot})
     return dataclasses.replace(
-        this, tries=tries + 1,
-        lost_at_bytes=max(stored, this.lost_at_bytes),
-        progress=this.progress.restarted(CLOCK.time()))
+        exchange.count_loss(
+            node, this, stored > this.lost_at_bytes, 'capture'),
+        lost_at_bytes=max(stored, this.lost_at_bytes))
 
 
 @METRICS.timer('snapshot.finish')
@@ -390,13 +312,16 @@ def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
         parent=_parent(store, lineage, this),
         full_reason=this.options.get('full_reason')),
         CONF.snapshot.manifest_key.encode(), CONF.snapshot.sweep_workers,
-        CLOCK)
+        exchange.CLOCK)
     with contextlib.suppress(errors.Error):
         # A lease that stays behind expires; the snapshot is what counts.
         lease.delete(store, lineage, this.snapshot)
     totals = manifest.totals
-    this.ended(attempt.COMMITTED, progress=progress.Progress(), options={},
-               result=_figures(manifest, result.get('seconds'))).note(node)
+    # What comes next builds upon this one.
+    attempt.set_restored(node, None)
+    this.ended(attempt.COMMITTED, progress=attempt.CaptureProgress(),
+               options={}, result=_figures(
+                   manifest, result.get('seconds'))).note(node)
     LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s is committed: '
              '%(kind)s, %(virtual)d bytes of disk, %(stored)d bytes stored',
              {'snapshot': this.snapshot, 'name': this.name,
@@ -442,33 +367,10 @@ def _figures(manifest: manifests.Manifest, seconds: Any) -> dict[str, Any]:
         'data_bytes': manifest.totals.data_bytes,
         'new_bytes': manifest.totals.stored_bytes,
         'shared_bytes': figures.shared_bytes(manifest),
-        'seconds': _seconds(seconds),
+        'seconds': exchange.check_seconds(seconds),
         'degraded': manifest.degraded,
         'unreadable_bytes': sum(run.length for run in manifest.unreadable),
     }
-
-
-def _command_id(command: dict[str, Any]) -> str:
-    found = command.get('id')
-    return found if isinstance(found, str) and len(found) <= 64 else ''
-
-
-def _check_result(result: Any, this: attempt.Attempt) -> bool:
-    """Whether there is more, from a result that is about this snapshot."""
-    what = 'the result of the agent'
-    version = result.get('protocol') if isinstance(result, dict) else None
-    if version != PROTOCOL:
-        raise errors.UnsupportedVersion(
-            what=what, found=version if isinstance(version, int) else None,
-            supported=PROTOCOL)
-    if result.get('snapshot') != this.snapshot:
-        raise errors.Corrupted(
-            what=what, reason='it is about another snapshot')
-    more = result.get('more')
-    if not isinstance(more, bool):
-        raise errors.Corrupted(
-            what=what, reason='it does not say whether there is more')
-    return more
 
 
 def _report(result: dict[str, Any]) -> ObjectRecord:
@@ -476,14 +378,8 @@ def _report(result: dict[str, Any]) -> ObjectRecord:
         return ObjectRecord(**result['report'])
     except (KeyError, TypeError, errors.InvalidValue) as exc:
         raise errors.Corrupted(
-            what='the result of the agent',
+            what=exchange.RESULT,
             reason='it names no report') from exc
-
-
-def _seconds(value: Any) -> float | None:
-    if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:
-        return None
-    return value
 
 
 def _facts(node, this: attempt.Attempt,
@@ -496,11 +392,7 @@ def _facts(node, this: attempt.Attempt,
         'project': node.lessee or node.owner,
         'consistency': this.shutdown,
         'started_at': this.started_at,
-        'created_at': _now(),
+        'created_at': exchange.now(),
         'software': {'ironic': ironic_version.version_info.release_string(),
                      'ironic-snapshot': metadata.version('ironic-snapshot')},
     }
-
-
-def _now() -> str:
-    return manifests.format_time(CLOCK.time())

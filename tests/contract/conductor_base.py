@@ -28,7 +28,13 @@ from ironic_snapshot import conf as _conf  # noqa: F401  registers [snapshot]
 MANIFEST_KEY = 'k' * 32
 IN_BAND_STEPS = {'SnapshotHardwareManager': [
     {'interface': 'deploy', 'step': 'snapshot', 'priority': 0,
-     'abortable': True, 'reboot_requested': False}]}
+     'abortable': True, 'reboot_requested': False},
+    {'interface': 'deploy', 'step': 'restore', 'priority': 0,
+     'abortable': False, 'reboot_requested': False}]}
+IN_BAND_DEPLOY_STEPS = {'SnapshotHardwareManager': [
+    {'interface': 'deploy', 'step': step, 'priority': 0,
+     'abortable': False, 'reboot_requested': False}
+    for step in ('write_config_drive', 'restore')]}
 
 
 class ScriptedAgent:
@@ -43,25 +49,38 @@ class ScriptedAgent:
         self.commands = []
         self.run = lambda args: {}
         self.steps = IN_BAND_STEPS
+        self.deploy_steps = IN_BAND_DEPLOY_STEPS
+        self.bootloaders = 0
         self.received = []
         self.secrets = set()
 
     def get_service_steps(self, node, ports):
+        return self._tell_steps('service', self.steps)
+
+    def get_deploy_steps(self, node, ports):
+        return self._tell_steps('deploy', self.deploy_steps)
+
+    def _tell_steps(self, kind, steps):
         self.commands.append({'id': str(uuid.uuid4()),
-                              'command_name': 'get_service_steps',
+                              'command_name': f'get_{kind}_steps',
                               'command_status': 'SUCCEEDED'})
         return {'command_result': {
-            'service_steps': self.steps,
+            f'{kind}_steps': steps,
             'hardware_manager_version': {'snapshot': '1'}}}
 
     def execute_service_step(self, step, node, ports, *args, **kwargs):
+        return self._execute('service', step, node)
+
+    def execute_deploy_step(self, step, node, ports, *args, **kwargs):
+        return self._execute('deploy', step, node)
+
+    def _execute(self, kind, step, node):
+        name = f'execute_{kind}_step'
         if self.commands and self.commands[-1]['command_status'] == 'RUNNING':
             raise exception.AgentInProgress(
-                node=node.uuid, command='execute_service_step',
-                error='Agent is busy')
+                node=node.uuid, command=name, error='Agent is busy')
         self.receive(step)
-        command = {'id': str(uuid.uuid4()),
-                   'command_name': 'execute_service_step',
+        command = {'id': str(uuid.uuid4()), 'command_name': name,
                    'command_status': 'RUNNING'}
         self.commands.append(command)
         try:
@@ -84,9 +103,10 @@ class ScriptedAgent:
     def succeed(self, result, step=None):
         """The last command ends with this result."""
         step = dict(step or self.received[-1], args={})
+        _, kind, _ = self.commands[-1]['command_name'].split('_')
         self.commands[-1].update(
-            command_status='SUCCEEDED',
-            command_result={'service_result': result, 'service_step': step})
+            command_status='SUCCEEDED', command_result={
+                f'{kind}_result': result, f'{kind}_step': step})
 
     def restart(self):
         """A new agent process: the token is kept, the commands are not."""
@@ -94,6 +114,13 @@ class ScriptedAgent:
 
     def get_commands_status(self, node, *args, **kwargs):
         return self.commands
+
+    def get_partition_uuids(self, node):
+        return {'command_result': {}}
+
+    def install_bootloader(self, node, **kwargs):
+        self.bootloaders += 1
+        return {'command_status': 'SUCCEEDED'}
 
 
 class ConductorTestCase(mgr_utils.ServiceSetUpMixin, db_base.DbTestCase):
@@ -124,6 +151,9 @@ class ConductorTestCase(mgr_utils.ServiceSetUpMixin, db_base.DbTestCase):
                                        'custom-agent-snapshot'],
             default_deploy_interface=None)
         self.config(manifest_key=MANIFEST_KEY, group='snapshot')
+        # Logs would be fetched from an address where nobody is, past the
+        # scripted agent.
+        self.config(deploy_logs_collect='never', group='agent')
         # Where the ramdisk would call back to.
         self.config(auth_type='none', group='service_catalog',
                     endpoint_override='http://192.0.2.2:6385')

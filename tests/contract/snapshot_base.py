@@ -7,6 +7,7 @@ of the ramdisk side with the real grant.
 import json
 import logging
 import subprocess
+from unittest import mock
 
 from ironic.common import driver_factory
 from ironic.common import states
@@ -14,11 +15,18 @@ from keystoneauth1 import loading
 import pytest
 
 from ironic_snapshot import attempt
+from ironic_snapshot import exchange
 from ironic_snapshot import service
 from ironic_snapshot.targets import swift as swift_target
 from ironic_snapshot_core import layout
+from ironic_snapshot_core.clock import ManualClock
+from ironic_snapshot_core.clock import SystemClock
 from tests.contract import conductor_base
 from tests.contract import node_disk
+
+
+class Died(BaseException):
+    """The conductor process is gone; nothing may catch it."""
 
 
 class SnapshotTestCase(conductor_base.ConductorTestCase):
@@ -42,6 +50,13 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
         self.disk = self.tmp / 'disk.raw'
         node_disk.fill(self.disk, seed=1)
         self.agent.run = self.capture
+
+    def hold_clock(self):
+        """From now on the test says what time it is for the conductor."""
+        self.clock = ManualClock(SystemClock().time())
+        patcher = mock.patch.object(exchange, 'CLOCK', self.clock)
+        patcher.start()
+        self.addCleanup(patcher.stop)
 
     def set_credentials(self):
         """What ironic.conf would have under [snapshot]."""

@@ -11,6 +11,7 @@ from ironic.common import faults
 from ironic.common import states
 from ironic.conductor import task_manager
 from ironic.conductor import utils as manager_utils
+from ironic.drivers.modules import agent_base
 from ironic.drivers import utils as driver_utils
 from ironic_python_agent.extensions import base as agent_extensions
 from oslo_config import cfg
@@ -102,7 +103,7 @@ class StockServiceStepTest(conductor_base.ConductorTestCase):
             'skip_current_service_step'))
 
     def test_commands_of_the_agent_have_ids(self):
-        # service.is_handled()
+        # exchange.is_handled()
         self.assertIn('id', agent_extensions.BaseCommandResult(
             'execute_service_step', {}).serialize())
 
@@ -128,6 +129,47 @@ class StockServiceStepTest(conductor_base.ConductorTestCase):
         self.assertTrue(self.node.maintenance)
         self.assertNotIn('instance', self.power[booted:])
 
+    def test_abort_boots_a_node_whose_step_has_failed(self):
+        # _hold()
+        self.start_step()
+        self.agent.commands[-1].update(command_status='FAILED',
+                                       command_error={'details': 'boom'})
+        self.heartbeat()
+        booted = len(self.power)
+        self.abort()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertIn('instance', self.power[booted:])
+
+    def test_abort_waits_for_a_step_that_cannot_be_aborted(self):
+        # _abort_unsent()
+        self.agent.run = lambda args: None
+        self.request({}, step='restore')
+        self.heartbeat()
+        self.abort()
+        self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
+        self.assertIs(True, self.node.service_step['abort_after'])
+
+    def test_steps_are_forgotten_before_they_are_torn_down(self):
+        # _hold() tells by them whether Ironic is about to fail the node
+        seen = []
+
+        def tear_down(interface, task):
+            seen.append(task.node.driver_internal_info.get('service_steps'))
+        patcher = mock.patch.object(
+            agent_base.AgentBaseMixin, 'tear_down_service', tear_down)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.start_step()
+        self.time_out()
+        self.assertTrue(seen.pop())
+        self.node.maintenance = False
+        self.node.save()
+        self.agent.restart()
+        self.start_step()
+        self.agent.succeed({})
+        self.heartbeat()
+        self.assertEqual([None], seen)
+
     def test_servicing_powers_off_hard(self):
         # power.shut_down()
         self.request({})
@@ -150,3 +192,38 @@ class StockServiceStepTest(conductor_base.ConductorTestCase):
                           self.node, True)
         self.node.driver = 'redfish-snapshot'
         self.assertTrue(driver_utils.get_verify_ca(self.node, True))
+
+
+class StockDeployStepTest(conductor_base.ConductorTestCase):
+    driver = 'fake-hardware'
+    deploy_interface = 'direct'
+
+    def test_image_is_required(self):
+        # validate()
+        self.node.instance_info = {'snapshot': 'x'}
+        self.node.provision_state = states.AVAILABLE
+        self.node.save()
+        with task_manager.acquire(self.context, self.node.uuid) as task:
+            self.assertRaises(exception.MissingParameterValue,
+                              task.driver.deploy.validate, task)
+
+    def test_rebuild_requires_an_image(self):
+        # doc/source/admin.rst sends users to the service step
+        self.node.instance_info = {'snapshot': 'x'}
+        self.node.save()
+        self.assertRaises(UnboundLocalError, self.call, 'do_node_deploy',
+                          rebuild=True)
+
+    def test_restarted_agent_looks_like_success(self):
+        # process_next_step(), write_config_drive()
+        step = {'interface': 'deploy', 'step': 'restore', 'priority': 80}
+        self.node.provision_state = states.DEPLOYWAIT
+        self.node.target_provision_state = states.ACTIVE
+        self.node.deploy_step = step
+        self.node.driver_internal_info = {
+            'deploy_steps': [step], 'deploy_step_index': 0,
+            'steps_validated': True, 'agent_cached_deploy_steps': {'x': []}}
+        self.node.save()
+        self.heartbeat()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual([], self.agent.received)

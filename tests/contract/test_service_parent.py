@@ -12,14 +12,12 @@ import requests
 
 from ironic_snapshot import attempt
 from ironic_snapshot import parent as parents
-from ironic_snapshot import service
 from ironic_snapshot.targets import swift as swift_target
 from ironic_snapshot_core import commit
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import lease
 from ironic_snapshot_core import prune
-from ironic_snapshot_core.clock import ManualClock
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.units import KiB, MiB
 from tests.contract import conductor_base
@@ -27,10 +25,6 @@ from tests.contract import snapshot_base
 
 KEY = conductor_base.MANIFEST_KEY.encode()
 MISSING = '0c8f1a52-6f0e-4c0b-9b52-3a1f52c1d7aa'
-
-
-class Died(BaseException):
-    """The conductor process is gone; nothing may catch it."""
 
 
 class ParentTestCase(snapshot_base.SnapshotTestCase):
@@ -374,10 +368,7 @@ class DeletedTest(ParentTestCase):
 
     def setUp(self):
         super().setUp()
-        self.clock = ManualClock(SystemClock().time())
-        patcher = mock.patch.object(service, 'CLOCK', self.clock)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        self.hold_clock()
 
     def test_before_the_start_when_named(self):
         first = self.take()
@@ -509,10 +500,10 @@ class DeletedTest(ParentTestCase):
 
         def die(this, node):
             if this.status == attempt.COMMITTED:
-                raise Died
+                raise snapshot_base.Died
             note(this, node)
         with mock.patch.object(attempt.Attempt, 'note', die):
-            self.assertRaises(Died, self.heartbeat)
+            self.assertRaises(snapshot_base.Died, self.heartbeat)
         self.restart_conductor()
         self.assertEqual(attempt.RUNNING, self.record.status)
         self.delete(first.snapshot)
@@ -565,10 +556,10 @@ class TakeoverTest(ParentTestCase):
 
         def die(*args):
             write(*args)
-            raise Died
+            raise snapshot_base.Died
         self.request({})
         with mock.patch.object(lease, 'put', die):
-            self.assertRaises(Died, self.heartbeat)
+            self.assertRaises(snapshot_base.Died, self.heartbeat)
         self.restart_conductor()
         self.look_for_orphans()
         # The lease must not hold the parent for nothing.

@@ -17,10 +17,6 @@ from tests.contract import node_disk
 from tests.contract import snapshot_base
 
 
-class Died(BaseException):
-    """The conductor process is gone; nothing may catch it."""
-
-
 class SuccessTest(snapshot_base.SnapshotTestCase):
 
     def test_snapshot(self):
@@ -345,7 +341,7 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
                                    dying.wrap(commit.commit)):
                 try:
                     self.heartbeat()
-                except Died:
+                except snapshot_base.Died:
                     pass
             self.restart_conductor()
             self.assertEqual(states.SERVICEWAIT if dying.dead else
@@ -391,8 +387,9 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
 
     def test_before_the_agent_heard_of_it(self):
         self.request({})
-        with mock.patch.object(agent_base, 'execute_step', side_effect=Died):
-            self.assertRaises(Died, self.heartbeat)
+        with mock.patch.object(agent_base, 'execute_step',
+                               side_effect=snapshot_base.Died):
+            self.assertRaises(snapshot_base.Died, self.heartbeat)
         self.restart_conductor()
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
@@ -406,8 +403,8 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
         self.request({})
         self.heartbeat()
         with mock.patch.object(agent_base, '_continue_steps',
-                               side_effect=Died):
-            self.assertRaises(Died, self.heartbeat)
+                               side_effect=snapshot_base.Died):
+            self.assertRaises(snapshot_base.Died, self.heartbeat)
         self.restart_conductor()
         self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
         self.assertEqual(attempt.COMMITTED, self.record.status)
@@ -420,8 +417,8 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
         self.request({})
         self.heartbeat()
         with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
-                               side_effect=Died):
-            self.assertRaises(Died, self.heartbeat)
+                               side_effect=snapshot_base.Died):
+            self.assertRaises(snapshot_base.Died, self.heartbeat)
         self.restart_conductor()
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
@@ -488,7 +485,7 @@ class Dying:
                     if moment == 'after':
                         method(*args, **kwargs)
                     self._death.dead = True
-                    raise Died
+                    raise snapshot_base.Died
             return method(*args, **kwargs)
         return call
 

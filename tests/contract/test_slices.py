@@ -11,13 +11,10 @@ from ironic.drivers.modules import agent_base
 import requests
 
 from ironic_snapshot import attempt
-from ironic_snapshot import service
 from ironic_snapshot.targets import swift as swift_target
 from ironic_snapshot_core import commit
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
-from ironic_snapshot_core.clock import ManualClock
-from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.digest import DEFAULT_DIGEST
 from ironic_snapshot_core.manifest import CaptureReport
 from ironic_snapshot_core.manifest import Unreadable
@@ -27,19 +24,12 @@ from tests.contract import node_disk
 from tests.contract import snapshot_base
 
 
-class Died(BaseException):
-    """The conductor process is gone; nothing may catch it."""
-
-
 class SlicesTestCase(snapshot_base.SnapshotTestCase):
     """A conductor whose time the test holds."""
 
     def setUp(self):
         super().setUp()
-        self.clock = ManualClock(SystemClock().time())
-        patcher = mock.patch.object(service, 'CLOCK', self.clock)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        self.hold_clock()
         self.moved = 0
 
     def moving(self, args):
@@ -581,11 +571,11 @@ class ConductorDiesTest(SlicesTestCase):
                 def die(*args, after=after, work=work, **kwargs):
                     if after:
                         work(*args, **kwargs)
-                    raise Died
+                    raise snapshot_base.Died
                 slices = self.record.progress.slices
                 with mock.patch.object(target, name, die):
                     self.clock.advance(60)
-                    self.assertRaises(Died, self.heartbeat)
+                    self.assertRaises(snapshot_base.Died, self.heartbeat)
                 self.restart_conductor()
                 self.assert_waits()
                 self.beat(self.moving)

@@ -171,6 +171,6 @@ def test_requested_finds_our_steps_only():
 
 
 def test_every_argument_is_described():
-    for name, info in arguments.ARGSINFO.items():
+    for name, info in arguments.SCHEMA.argsinfo.items():
         assert info['description'].endswith('.'), name
         assert info['required'] is False

@@ -2,6 +2,7 @@
 import json
 import uuid
 
+from ironic.common import states
 import pytest
 
 from ironic_snapshot import attempt
@@ -15,6 +16,7 @@ class Node:
         self.uuid = str(uuid.uuid4())
         self.instance_uuid = None
         self.driver_internal_info = info
+        self.provision_state = states.ACTIVE
         self.saves = 0
 
     def set_driver_internal_info(self, key, value):
@@ -42,14 +44,15 @@ def test_save_and_load(node):
 
 
 def test_progress_is_saved(node):
-    running = progress.Progress(phase='clusters', percent=0, moved=0,
+    running = progress.CaptureProgress(phase='clusters', percent=0, moved=0,
                                 asked_at='2026-01-01T00:00:00Z')
     this = attempt.Attempt(attempt.RUNNING, progress=running,
                            options={'codec_level': None})
     this.save(node)
     assert node.driver_internal_info['snapshot']['progress']['percent'] == 0
     assert attempt.load(node) == this
-    this.ended(attempt.COMMITTED, progress=progress.Progress()).save(node)
+    this.ended(attempt.COMMITTED,
+               progress=progress.CaptureProgress()).save(node)
     assert 'progress' not in node.driver_internal_info['snapshot']
 
 
@@ -124,3 +127,20 @@ def test_prepared(node, for_snapshot):
     assert attempt.is_prepared_for_snapshot(node) is for_snapshot
     attempt.clear_prepared(node)
     assert not attempt.is_prepared(node)
+
+
+def test_restored_until_the_next_snapshot_or_deployment(node):
+    assert attempt.restored(node) is None
+    lineage = attempt.lineage(node)
+    for _time in range(2):
+        attempt.set_restored(node, 's')
+        assert attempt.restored(node) == 's'
+        attempt.next_sequence(node)
+        assert attempt.restored(node) == 's'
+        attempt.set_restored(node, None)
+        assert attempt.restored(node) is None
+        attempt.set_restored(node, None)
+    assert attempt.lineage(node) == lineage
+    attempt.set_restored(node, 's')
+    attempt.end_lineage(node)
+    assert attempt.restored(node) is None

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
-import uuid
 
 import pytest
 
 from ironic_snapshot import parent
 from ironic_snapshot_core import errors
-from ironic_snapshot_core import grant
 from ironic_snapshot_core import layout
 from ironic_snapshot_core.digest import DEFAULT_DIGEST
-from ironic_snapshot_core.manifest import AttemptRecord
 from ironic_snapshot_core.store.memory import MemoryStore
 from tests.unit.core import test_manifest as manifests
 
@@ -67,39 +64,6 @@ def test_is_another():
     stored(store, manifests.make(name='other'))
     with pytest.raises(errors.ParentGone, match='not what it was'):
         record.read(store, CHILD)
-
-
-def test_prefixes_of_none():
-    assert parent.prefixes(None) == []
-
-
-@pytest.mark.parametrize('attempts', [0, 1, 300])
-def test_prefixes(attempts):
-    """The snapshot, its own attempt even without packs, and all others."""
-    older = [AttemptRecord(str(uuid.uuid4()), layout.Lineage(
-        str(uuid.uuid4()), str(uuid.uuid4())), manifests.OBJECT)
-        for _attempt in range(attempts)]
-    packs = [dataclasses.replace(manifests.TRIMMED, attempt=each.id)
-             for each in older]
-    manifest = manifests.make(dataclasses.replace(
-        manifests.INCREMENTAL, packs=tuple(packs), attempts=tuple(older)))
-    found = parent.prefixes(manifest)
-    own = layout.attempt_prefix(manifests.LINEAGE, manifests.A)
-    assert found == [
-        f'v1/{manifests.B}/{manifests.C}/snapshots/{manifests.A}/', own,
-        *(layout.attempt_prefix(each.lineage, each.id) for each in older)]
-    given = grant.mint('https://swift.example.org/v1/AUTH_a/c', 'key', 1,
-                       [('GET', prefix) for prefix in found])
-    name = layout.manifest_name(manifests.LINEAGE, manifests.A)
-    assert given.find('GET', name)
-    assert not given.find('PUT', name)
-    assert not given.find('GET', layout.manifest_name(
-        manifests.LINEAGE, CHILD))
-
-
-def test_own_attempt_is_granted_once():
-    found = parent.prefixes(manifests.make(manifests.INCREMENTAL))
-    assert len(found) == len(set(found)) == 3
 
 
 def test_says_what_it_is():

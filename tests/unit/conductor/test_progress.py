@@ -12,18 +12,19 @@ REPORT = {'phase': 'clusters', 'percent': 37, 'total_bytes': 1000,
 
 
 def test_reported():
-    found = progress.Progress(slices=4, asked_at='earlier').reported(
+    found = progress.CaptureProgress(slices=4, asked_at='earlier').reported(
         {**REPORT, 'unknown': 'x' * 10000}, NOW)
-    assert found == progress.Progress(
+    assert found == progress.CaptureProgress(
         **REPORT, slices=5, asked_at='earlier',
         updated_at=format_time(NOW), moved_at=format_time(NOW))
-    assert progress.Progress.from_dict(found.to_dict()) == found
+    assert progress.CaptureProgress.from_dict(found.to_dict()) == found
 
 
 def test_eta_need_not_be_known():
     for report in ({**REPORT, 'eta': None},
                    {key: REPORT[key] for key in REPORT if key != 'eta'}):
-        assert progress.Progress(eta=5).reported(report, NOW).eta is None
+        found = progress.CaptureProgress(eta=5).reported(report, NOW)
+        assert found.eta is None
 
 
 BAD = [None, [], 'clusters', 7, {}] + [
@@ -40,12 +41,12 @@ BAD = [None, [], 'clusters', 7, {}] + [
 @pytest.mark.parametrize('report', BAD, ids=range(len(BAD)))
 def test_nonsense_is_refused(report):
     with pytest.raises(errors.Corrupted) as caught:
-        progress.Progress().reported(report, NOW)
+        progress.CaptureProgress().reported(report, NOW)
     assert len(str(caught.value)) < 120
 
 
 def test_moving():
-    this = progress.Progress().asked(NOW).reported(REPORT, NOW)
+    this = progress.CaptureProgress().asked(NOW).reported(REPORT, NOW)
     this.check_moving(900, NOW + 899)
     with pytest.raises(errors.Stalled) as caught:
         this.check_moving(900, NOW + 900)
@@ -59,23 +60,38 @@ def test_moving():
 
 
 def test_new_agent_has_its_time():
-    this = progress.Progress().asked(NOW).reported(REPORT, NOW)
+    this = progress.CaptureProgress().asked(NOW).reported(REPORT, NOW)
     this = this.restarted(NOW + 5000).asked(NOW + 5000)
     this = this.reported({**REPORT, 'moved': 0}, NOW + 5060)
     this.check_moving(900, NOW + 5900)
 
 
 def test_agent_that_never_moves_anything():
-    this = progress.Progress().asked(NOW)
+    this = progress.CaptureProgress().asked(NOW)
     this = this.reported({**REPORT, 'moved': 0}, NOW + 60).asked(NOW + 60)
     this = this.reported({**REPORT, 'moved': 0}, NOW + 960)
     with pytest.raises(errors.Stalled):
         this.check_moving(900, NOW + 960)
 
 
+def test_of_a_restore():
+    report = {'phase': 'write', 'percent': 37, 'total_bytes': 1000,
+              'read_bytes': 370, 'fetched_bytes': 120, 'written_bytes': 300,
+              'rate': 10, 'eta': None, 'moved': 490}
+    this = progress.RestoreProgress().asked(NOW).reported(report, NOW)
+    assert (this.fetched_bytes, this.written_bytes) == (120, 300)
+    assert progress.RestoreProgress.from_dict(this.to_dict()) == this
+    with pytest.raises(errors.Stalled, match='fetched or written'):
+        this.check_moving(900, NOW + 900)
+    for name in ('fetched_bytes', 'written_bytes'):
+        with pytest.raises(errors.Corrupted):
+            progress.RestoreProgress().reported(
+                {**report, name: None}, NOW)
+
+
 def test_answering():
-    progress.Progress().check_answering(900, NOW, 'the agent is silent')
-    this = progress.Progress().asked(NOW)
+    progress.CaptureProgress().check_answering(900, NOW, 'the agent is silent')
+    this = progress.CaptureProgress().asked(NOW)
     this.check_answering(900, NOW + 899, 'the agent is silent')
     this.check_answering(0, NOW + 10 ** 6, 'the agent is silent')
     with pytest.raises(errors.Stalled, match='agent is silent for 900 s'):
@@ -83,6 +99,6 @@ def test_answering():
 
 
 def test_clock_that_jumps_back_stalls_nothing():
-    this = progress.Progress().asked(NOW).reported(REPORT, NOW)
+    this = progress.CaptureProgress().asked(NOW).reported(REPORT, NOW)
     this.check_moving(900, NOW - 10 ** 6)
     this.check_answering(900, NOW - 10 ** 6, 'why')

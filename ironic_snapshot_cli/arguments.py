@@ -18,6 +18,9 @@ RAW = 'raw'
 STDOUT = '-'
 #: No parent; ``auto`` is the word for the best one as well.
 NONE = 'none'
+#: The identity of a system that is restored.
+KEEP = 'keep'
+RESET = 'reset'
 
 _FORMATS = {'.qcow2': QCOW2, '.raw': RAW, '.img': RAW}
 _MAX_NAME = 255
@@ -27,14 +30,14 @@ _MAX_REDUNDANCY = 1000
 _MAX_GRACE_H = 24 * 365
 
 _DESCRIPTION = """\
-Take snapshots of disks and images, and get them back as images.
+Take snapshots of disks and images, and get them back as images or disks.
 
 REPO is a directory, or swift:CONTAINER with the credentials of OpenStack
 clients (OS_CLOUD, OS_*, or ST_AUTH, ST_USER and ST_KEY) in the environment.
 """
 _EPILOG = """\
 exit status: 0 done; 1 failed; 2 wrong usage; 3 captured, but parts of the
-disk could not be read; 130 interrupted
+disk could not be read, or verified, and damage was found; 130 interrupted
 """
 
 
@@ -87,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_show(commands)
     _add_export(commands)
+    _add_restore(commands)
+    _add_verify(commands)
     _add_delete(commands)
     _add_prune(commands)
     return parser
@@ -103,6 +108,9 @@ def _add_command(
         action='store_true',
         help='show what happens, and where an error comes from',
     )
+    parser.add_argument(
+        '--json', action='store_true', help='print one JSON object'
+    )
     return parser
 
 
@@ -112,9 +120,12 @@ def _add_repository(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_manifest_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--json', action='store_true', help='print one JSON object'
+        '--manifest-key',
+        metavar='FILE',
+        help="with a conductor's manifest_key, for the snapshots that it "
+        'has committed',
     )
 
 
@@ -154,7 +165,6 @@ def _add_capture(commands: typing.Any) -> None:
         metavar='T',
         help='free text on one line',
     )
-    _add_json(parser)
     _add_quiet(parser)
     what = parser.add_argument_group('what is read')
     what.add_argument(
@@ -216,13 +226,27 @@ def _add_capture(commands: typing.Any) -> None:
         metavar='N',
         help='zstd: 1 to 19 (default: 1); zlib: 1 to 9 (default: 6)',
     )
+    _add_cost(
+        parser, 'threads that compress', 'bytes to store', 'reading the disk'
+    )
+
+
+def _add_cost(
+    parser: argparse.ArgumentParser, threads: str, limited: str, used: str
+) -> None:
+    """Add what a capture or a restore may take.
+
+    :param threads: what there are several of.
+    :param limited: what is slowed down.
+    :param used: what has a priority.
+    """
     cost = parser.add_argument_group('what it may take')
     cost.add_argument(
         '--workers',
         type=_workers,
         default=0,
         metavar='N',
-        help='threads that compress (default: one for each processor)',
+        help=f'{threads} (default: one for each processor)',
     )
     cost.add_argument(
         '--memory-limit',
@@ -236,13 +260,13 @@ def _add_capture(commands: typing.Any) -> None:
         type=_size,
         default=0,
         metavar='SIZE',
-        help='bytes to store per second (default: no limit)',
+        help=f'{limited} per second (default: no limit)',
     )
     cost.add_argument(
         '--io-priority',
         choices=('normal', 'low', 'idle'),
         default='normal',
-        help='of reading the disk (default: normal)',
+        help=f'of {used} (default: normal)',
     )
 
 
@@ -262,7 +286,7 @@ def _add_list(commands: typing.Any) -> None:
         help='show whole ids and times, and why snapshots are full or '
         'damaged',
     )
-    _add_json(parser)
+    _add_manifest_key(parser)
 
 
 def _add_snapshot(
@@ -285,7 +309,7 @@ def _add_show(commands: typing.Any) -> None:
     )
     _add_repository(parser)
     _add_snapshot(parser)
-    _add_json(parser)
+    _add_manifest_key(parser)
 
 
 def _add_export(commands: typing.Any) -> None:
@@ -312,7 +336,62 @@ def _add_export(commands: typing.Any) -> None:
     parser.add_argument(
         '--force', action='store_true', help='replace OUT if it exists'
     )
-    _add_json(parser)
+    _add_quiet(parser)
+
+
+def _add_restore(commands: typing.Any) -> None:
+    parser = _add_command(
+        commands,
+        'restore',
+        'write a snapshot to a disk',
+        description='Make a disk what it was when a snapshot was taken. Only '
+        'what differs is fetched and written, each cluster of it verified, '
+        'and read back. Until all is done the disk does not boot.',
+    )
+    _add_repository(parser)
+    _add_snapshot(parser)
+    parser.add_argument(
+        'target',
+        metavar='TARGET',
+        help='block device or raw image file; a file that is not there is '
+        'made',
+    )
+    parser.add_argument(
+        '--yes',
+        action='store_true',
+        help='overwrite what is on TARGET without asking',
+    )
+    parser.add_argument(
+        '--identity',
+        choices=(KEEP, RESET),
+        default=KEEP,
+        help='of the system: keep it; or reset what no two machines may '
+        'share, such as machine-id and SSH host keys (default: keep)',
+    )
+    _add_manifest_key(parser)
+    _add_quiet(parser)
+    _add_cost(
+        parser, 'threads that compare', 'bytes to fetch', 'using the disk'
+    )
+
+
+def _add_verify(commands: typing.Any) -> None:
+    parser = _add_command(
+        commands,
+        'verify',
+        'find out whether snapshots are undamaged',
+        description='See whether all that snapshots need is there and as it '
+        'was stored; without SNAPSHOT, all that the repository has. Tells '
+        'what of the disk is lost, and what second copies are there for.',
+    )
+    _add_repository(parser)
+    _add_snapshot(parser, nargs='*')
+    parser.add_argument(
+        '--data',
+        action='store_true',
+        help='read all packs, and check each cluster by its digest',
+    )
+    _add_manifest_key(parser)
     _add_quiet(parser)
 
 
@@ -328,7 +407,6 @@ def _add_delete(commands: typing.Any) -> None:
     _add_repository(parser)
     _add_snapshot(parser, nargs='+')
     parser.add_argument('--yes', action='store_true', help='do not ask')
-    _add_json(parser)
 
 
 def _add_prune(commands: typing.Any) -> None:
@@ -351,7 +429,6 @@ def _add_prune(commands: typing.Any) -> None:
         action='store_true',
         help='only tell what is there to be deleted',
     )
-    _add_json(parser)
 
 
 # Private: checks

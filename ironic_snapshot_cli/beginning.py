@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a capture begins: with a parent, and a lease that protects it."""
+"""How a capture begins, and a restore: with a lease on what it reads."""
 
 import contextlib
 import logging
+import uuid
 from collections.abc import Iterator
 
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
+from ironic_snapshot_core import layout
 from ironic_snapshot_core import lease as leases
+from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import parent as parents
 from ironic_snapshot_core.store import base as stores
 from ipa_snapshot_hardware import executor
@@ -15,10 +18,8 @@ from ipa_snapshot_hardware import request
 
 LOG = logging.getLogger(__name__)
 
-# Longer than any capture: it is not renewed, but deleted at the end.
+# Longer than it takes: a lease is not renewed, but deleted at the end.
 _LEASE_S = 7 * 24 * 3600
-# How often a parent is chosen; each time but the last it was deleted.
-_CHOICES = 3
 
 
 @contextlib.contextmanager
@@ -31,31 +32,92 @@ def leased(
 ) -> Iterator[parents.Choice]:
     """Choose the parent, and keep it until the capture has ended.
 
-    Who deletes a snapshot looks for leases first; so a parent that is still
-    there when the lease names it will stay, or the commit finds out.
-
     :param stop: set after an error, so that nobody waits for a store that
         cannot be reached only to delete the lease.
     :raises ParentUnsuitable: the one that was asked for does not do.
     """
-    try:
+    with _ended(
+        store,
+        wanted.lineage,
+        wanted.snapshot,
+        stop,
+        'what the capture has stored',
+    ):
         yield _choose(store, wanted, asked, clock)
+
+
+@contextlib.contextmanager
+def reading(
+    store: stores.Store,
+    manifest: manifests.Manifest,
+    clock: clocks.Clock,
+    stop: executor.Stop,
+) -> Iterator[None]:
+    """Keep a snapshot from being deleted while it is restored.
+
+    Where there can be no lease, as in a repository that cannot be written
+    to, a warning has to do.
+
+    :param stop: as of a capture.
+    """
+    holder = str(uuid.uuid4())
+    expires = int(clock.time()) + _LEASE_S
+    with contextlib.ExitStack() as stack:
+        try:
+            leases.put(
+                store,
+                manifest.lineage,
+                leases.Lease(holder, manifest.id, expires),
+            )
+            stack.enter_context(
+                _ended(
+                    store,
+                    manifest.lineage,
+                    holder,
+                    stop,
+                    'the snapshot, which cannot be deleted',
+                )
+            )
+        except errors.StoreError as error:
+            LOG.warning(
+                'Nothing keeps the snapshot from being deleted meanwhile: %s',
+                error,
+            )
+        yield
+
+
+# Private
+
+
+@contextlib.contextmanager
+def _ended(
+    store: stores.Store,
+    lineage: layout.Lineage,
+    holder: str,
+    stop: executor.Stop,
+    kept: str,
+) -> Iterator[None]:
+    """End a lease, whatever happens.
+
+    :param holder: id in its name.
+    :param kept: what stays behind with a lease that cannot be deleted.
+    """
+    try:
+        yield
     except BaseException:
         stop.set()
         raise
     finally:
         try:
-            leases.delete(store, wanted.lineage, wanted.snapshot)
+            leases.delete(store, lineage, holder)
         except errors.Error as error:
             LOG.warning(
-                'The lease %s stays behind until it expires, and with it what '
-                'the capture has stored: %s',
-                wanted.snapshot,
+                'The lease %s stays behind until it expires, and with it %s: '
+                '%s',
+                holder,
+                kept,
                 error,
             )
-
-
-# Private
 
 
 def _choose(
@@ -71,7 +133,8 @@ def _choose(
         project=None,
         allow_degraded=wanted.allow_bad_sectors,
     )
-    for left in reversed(range(_CHOICES)):
+
+    def begin() -> parents.Choice:
         choice = parents.choose(store, wanted.lineage, asked, terms, None)
         parent = choice.manifest
         leases.put(
@@ -83,11 +146,10 @@ def _choose(
                 expires=int(clock.time()) + _LEASE_S,
             ),
         )
-        if parent is None:
-            break
-        reason = parents.check(store, parent, None)
-        if reason is None:
-            break
-        if not left:
-            raise errors.ParentGone(wanted.snapshot, parent.id, reason)
-    return choice
+        if parent is not None:
+            reason = parents.check(store, parent, None)
+            if reason is not None:
+                raise errors.ParentGone(wanted.snapshot, parent.id, reason)
+        return choice
+
+    return parents.hold(begin)

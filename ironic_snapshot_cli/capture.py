@@ -179,7 +179,7 @@ class _Capture:
         allowed: budget.Budget,
         choice: parents.Choice,
     ) -> capture.Captured:
-        counters = progress.Progress(self._clock)
+        counters = progress.CaptureProgress(self._clock)
         with terminals.Progress(
             self._terminal,
             lambda: _step(counters.state()),
@@ -212,7 +212,7 @@ class _Capture:
             return None
         lineage = self._wanted.lineage
         facts = {
-            'sequence': _next_sequence(store, lineage),
+            'sequence': _next_sequence(store, lineage, choice),
             'name': self._wanted.name,
             'description': self._args.description,
             'node': manifests.NodeRecord(
@@ -257,7 +257,7 @@ def _warn(path: str, terminal: terminals.Terminal) -> None:
         )
 
 
-def _step(state: progress.State) -> terminals.Step:
+def _step(state: progress.CaptureState) -> terminals.Step:
     reading = state.phase == progress.CLUSTERS
     return terminals.Step(
         label=_LABELS[state.phase],
@@ -268,15 +268,15 @@ def _step(state: progress.State) -> terminals.Step:
     )
 
 
-def _next_sequence(store: stores.Store, lineage: layout.Lineage) -> int:
-    known = [
-        entry.manifest.sequence
-        for entry in catalogue.entries(
-            store, None, layout.snapshots_prefix(lineage)
+def _next_sequence(
+    store: stores.Store, lineage: layout.Lineage, choice: parents.Choice
+) -> int:
+    latest = choice.latest
+    if latest is None:
+        latest = catalogue.latest_sequence(
+            catalogue.entries(store, None, layout.snapshots_prefix(lineage))
         )
-        if entry.manifest
-    ]
-    return max(known, default=0) + 1
+    return latest + 1
 
 
 def _result(
@@ -335,13 +335,8 @@ def _parent_request(
 ) -> request.ParentRequest | None:
     if parent is None:
         return None
-    data = parent.to_bytes(None)
-    return request.ParentRequest(
-        snapshot=parent.id,
-        lineage=parent.lineage,
-        size=len(data),
-        digest=digests.DEFAULT_DIGEST.digest(data).hex(),
-    )
+    size, digest = digests.identify(parent.to_bytes(None))
+    return request.ParentRequest(parent.id, parent.lineage, size, digest)
 
 
 def _figures(result: dict[str, typing.Any]) -> list[str]:

@@ -3,22 +3,21 @@
 
 import argparse
 import json
-import os
 import sys
-import threading
 import typing
 
-from ironic_snapshot_core import clock as clocks
+from ironic_snapshot_core import committed
 from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
-from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest as manifests
+from ironic_snapshot_core import parallel
 from ironic_snapshot_core import snapshot_reader
 from ironic_snapshot_core.store import base
 from ipa_snapshot_hardware import executor
 from ironic_snapshot_cli import arguments
+from ironic_snapshot_cli import counter as counters
 from ironic_snapshot_cli import output
-from ironic_snapshot_cli import parallel
+from ironic_snapshot_cli import remarks
 from ironic_snapshot_cli import repository
 from ironic_snapshot_cli import selection
 from ironic_snapshot_cli import sizes
@@ -26,18 +25,15 @@ from ironic_snapshot_cli import status
 from ironic_snapshot_cli import table
 from ironic_snapshot_cli import terminal as terminals
 
-# A repository is read by so many at a time at most; each keeps a few MiB.
-_MOST_THREADS = 8
-
 
 def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
     stop = executor.Stop()
     clock = executor.StoppableClock(stop)
     began = clock.monotonic()
-    threads = min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))
+    threads = repository.reading_threads()
     store = repository.open_to_read(args.repository, clock, threads)
     manifest = selection.find(store, args.snapshot)
-    done = _Done(clock)
+    done = counters.Counter('export', clock)
     with terminals.Progress(
         terminal,
         done.step,
@@ -57,53 +53,11 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
             f'{args.format}, {sizes.show(manifest.disk.size)}, verified, in '
             f'{sizes.show_seconds(seconds)}'
         )
-    if manifest.degraded:
-        terminal.line(
-            f'{terminals.PROGRAM}: warning: the snapshot is degraded: parts '
-            'of the disk could not be read and are zero in the image'
-        )
-    if repaired:
-        terminal.line(
-            f'{terminals.PROGRAM}: warning: {len(repaired)} '
-            f'{"clusters are" if len(repaired) > 1 else "cluster is"} '
-            'damaged in the repository; read from second copies. The next '
-            f'snapshot should be a full one. The first: {repaired[0]}'
-        )
+    remarks.make(terminal, manifest, repaired, 'in the image')
     return status.DONE
 
 
 # Private
-
-
-class _Done:
-    """Counts bytes; any thread may count or look."""
-
-    def __init__(self, clock: clocks.Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._began = clock.monotonic()
-        self._done = self._total = 0
-
-    def expect(self, total: int) -> None:
-        with self._lock:
-            self._total = total
-
-    def add(self, size: int) -> None:
-        with self._lock:
-            self._done += size
-
-    def step(self) -> terminals.Step:
-        seconds = self._clock.monotonic() - self._began
-        with self._lock:
-            rate = self._done / seconds if seconds > 0 else 0.0
-            left = self._total - self._done
-            return terminals.Step(
-                label='export',
-                done=self._done,
-                total=self._total,
-                rate=rate,
-                eta=left / rate if rate else None,
-            )
 
 
 class _Part(typing.NamedTuple):
@@ -120,7 +74,7 @@ def _export(
     args: argparse.Namespace,
     store: base.Store,
     manifest: manifests.Manifest,
-    done: _Done,
+    done: counters.Counter,
     workers: parallel.Workers,
 ) -> list[str]:
     """Export.
@@ -144,7 +98,7 @@ def _write_qcow2(
     store: base.Store,
     manifest: manifests.Manifest,
     out: output.Output,
-    done: _Done,
+    done: counters.Counter,
     workers: parallel.Workers,
 ) -> None:
     """Copy the image, each object in it verified."""
@@ -164,7 +118,7 @@ def _write_qcow2(
 
 
 def _stream(
-    store: base.Store, manifest: manifests.Manifest, done: _Done
+    store: base.Store, manifest: manifests.Manifest, done: counters.Counter
 ) -> None:
     if sys.stdout.isatty():
         raise errors.OutputFailed(
@@ -185,7 +139,7 @@ def _write_raw(
     store: base.Store,
     manifest: manifests.Manifest,
     out: output.Output,
-    done: _Done,
+    done: counters.Counter,
     workers: parallel.Workers,
 ) -> list[str]:
     """Write the disk, each of its clusters verified; zeroes are holes."""
@@ -206,24 +160,12 @@ def _write_raw(
 
 def _parts(manifest: manifests.Manifest) -> list[_Part]:
     """Give what the image is made of behind its head, in order."""
-    prefixes = {
-        each.id: layout.attempt_prefix(each.lineage, each.id)
-        for each in manifest.attempts
-    }
     found = []
     offset = manifest.head.size
-    for pack in manifest.packs:
-        if pack.spare:
-            continue
-        segment = base.Segment(
-            prefixes[pack.attempt] + pack.name,
-            pack.size,
-            pack.etag,
-            pack.start,
-            pack.length,
-        )
-        found.append(_Part(offset, segment))
-        offset += segment.used
+    for segment in committed.packs(manifest):
+        if segment.used:
+            found.append(_Part(offset, segment))
+            offset += segment.used
     return found
 
 

@@ -2,18 +2,22 @@
 """``ironic-snapshot list``."""
 
 import argparse
+import collections
 import dataclasses
 import itertools
 import json
 import shutil
 import sys
 import typing
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import figures
+from ironic_snapshot_core import history
 from ironic_snapshot_core import layout
+from ironic_snapshot_core.store import base
 from ironic_snapshot_cli import repository
 from ironic_snapshot_cli import selection
 from ironic_snapshot_cli import sizes
@@ -33,17 +37,23 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
     store = repository.open_to_read(
         args.repository, clocks.SystemClock(), threads=1
     )
-    entries = list(catalogue.entries(store, None))
+    key = repository.read_manifest_key(args.manifest_key)
+    entries = list(catalogue.entries(store, key))
+    restores = _restores(store, key)
     totals = figures.total(e.manifest for e in entries if e.manifest)
     if args.json:
         print(
             json.dumps(
-                {'snapshots': [_to_dict(each) for each in entries]}
+                {
+                    'snapshots': [
+                        _to_dict(each, restores[each.id]) for each in entries
+                    ]
+                }
                 | dataclasses.asdict(totals)
             )
         )
     elif entries:
-        print('\n'.join(_Listing(entries, args.long).lines()))
+        print('\n'.join(_Listing(entries, restores, args.long).lines()))
         if totals.stored_bytes:
             print(f'\n{_footer(totals)}')
     else:
@@ -57,14 +67,19 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
 class _Listing:
     """A table, with a part for each lineage.
 
+    :param restores: that a disk has seen, by snapshot.
     :param whole: show whole ids and times, and why a snapshot is full or
         damaged.
     """
 
     def __init__(
-        self, entries: Sequence[catalogue.Entry], whole: bool
+        self,
+        entries: Sequence[catalogue.Entry],
+        restores: Mapping[str, Sequence[history.Restore]],
+        whole: bool,
     ) -> None:
         self._entries = entries
+        self._restores = restores
         self._whole = whole
         self._length = (
             None
@@ -120,14 +135,31 @@ class _Listing:
         return [
             id,
             table.printable(manifest.name),
-            # To the minute: 2026-01-31T12:00Z.
-            created if self._whole else f'{created[:-4]}Z',
+            self._time(created),
             sizes.show_short(totals.virtual_bytes),
             sizes.show_short(totals.used_bytes),
             sizes.show_short(totals.stored_bytes),
             sizes.show_short(figures.shared_bytes(manifest)),
-            ', '.join(self._states(entry, manifest.parent)),
+            ', '.join(
+                [
+                    *self._states(entry, manifest.parent),
+                    *self._rollbacks(entry),
+                ]
+            ),
         ]
+
+    def _rollbacks(self, entry: catalogue.Entry) -> list[str]:
+        """Tell when the disk became this one again, the last time."""
+        found = [
+            each.restored_at
+            for each in self._restores[entry.id]
+            if each.verb == history.ROLLBACK
+        ]
+        return [f'restored {self._time(each)}' for each in found[-1:]]
+
+    def _time(self, time: str) -> str:
+        """Show a time, as a rule to the minute: 2026-01-31T12:00Z."""
+        return time if self._whole else f'{time[:-4]}Z'
 
     def _states(
         self, entry: catalogue.Entry, parent: str | None
@@ -155,14 +187,30 @@ def _state(entry: catalogue.Entry) -> str:
     return 'degraded' if entry.manifest.degraded else 'ok'
 
 
-def _to_dict(entry: catalogue.Entry) -> dict[str, typing.Any]:
+def _restores(
+    store: base.Store, key: bytes | None
+) -> Mapping[str, list[history.Restore]]:
+    """Read the restores, the earliest first, by snapshot."""
+    found = collections.defaultdict(list)
+    for _, each in history.entries(store, key):
+        found[each.snapshot].append(each)
+    return found
+
+
+def _to_dict(
+    entry: catalogue.Entry, restores: Sequence[history.Restore]
+) -> dict[str, typing.Any]:
     figures: dict[str, typing.Any] = {
         'snapshot': entry.id,
         'lineage': dataclasses.asdict(entry.lineage),
     }
     if entry.manifest is not None:
         figures = summary.to_dict(entry.manifest)
-    return figures | {'state': _state(entry), 'reason': entry.reason}
+    return figures | {
+        'state': _state(entry),
+        'reason': entry.reason,
+        'restores': [dataclasses.asdict(each) for each in restores],
+    }
 
 
 def _titles(

@@ -22,6 +22,8 @@ _COMMANDS = {
     'list': 'ironic_snapshot_cli.listing',
     'show': 'ironic_snapshot_cli.show',
     'export': 'ironic_snapshot_cli.export',
+    'restore': 'ironic_snapshot_cli.restore',
+    'verify': 'ironic_snapshot_cli.verify',
     'delete': 'ironic_snapshot_cli.delete',
     'prune': 'ironic_snapshot_cli.prune',
 }
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _drop_output()
         terminal.line(f'{terminals.PROGRAM}: error: {_describe(error)}')
+        if isinstance(error.__cause__, errors.Cancelled):
+            return status.INTERRUPTED
         return status.FAILED
 
 

@@ -102,8 +102,7 @@ def _check(path: str, replace: bool) -> None:
     if stat.S_ISBLK(mode):
         raise errors.OutputFailed(
             path,
-            'it is a device; export to a file, for writing to a disk is '
-            'restoring',
+            'it is a device; export to a file, or restore to the device',
         )
     if not stat.S_ISREG(mode):
         raise errors.OutputFailed(path, 'it is no file')

@@ -9,6 +9,7 @@ import typing
 from ironic_snapshot_core import catalogue
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import figures
+from ironic_snapshot_core import history
 from ironic_snapshot_core import manifest as manifests
 from ipa_snapshot_hardware import progress
 from ironic_snapshot_cli import repository
@@ -22,21 +23,34 @@ from ironic_snapshot_cli import terminal as terminals
 _REGIONS = ('REGION', 'START', 'LENGTH', 'CONTENT', 'READ', 'USED', 'WHY')
 # A disk with more unreadable runs is shown with --json only.
 _MOST_RUNS = 20
-# Likewise, one upon which more snapshots build.
+# Likewise, one upon which more snapshots build, ...
 _MOST_CHILDREN = 5
+# ... or that was restored more often.
+_MOST_RESTORES = 5
 
 
 def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
     store = repository.open_to_read(
         args.repository, clocks.SystemClock(), threads=1
     )
-    entries = list(catalogue.entries(store, None))
+    key = repository.read_manifest_key(args.manifest_key)
+    entries = list(catalogue.entries(store, key))
     manifest = selection.sound(selection.choose(entries, args.snapshot))
     family = _Family(manifest, entries)
+    restores = [
+        each
+        for _, each in history.entries(store, key)
+        if each.snapshot == manifest.id
+    ]
     if args.json:
-        print(json.dumps(_to_dict(manifest, family)))
+        print(
+            json.dumps(
+                _to_dict(manifest, family)
+                | {'restores': [dataclasses.asdict(each) for each in restores]}
+            )
+        )
     else:
-        print('\n'.join(_lines(manifest, family)))
+        print('\n'.join(_lines(manifest, family, restores)))
     return status.DONE
 
 
@@ -123,11 +137,18 @@ def _generations(manifest: manifests.Manifest) -> int:
     )
 
 
-def _lines(manifest: manifests.Manifest, family: _Family) -> list[str]:
+def _lines(
+    manifest: manifests.Manifest,
+    family: _Family,
+    restores: list[history.Restore],
+) -> list[str]:
     found = table.pairs(
         [
             (name, table.printable(text))
-            for name, text in _facts(manifest, family)
+            for name, text in [
+                *_facts(manifest, family),
+                ('Restored', _restored(restores)),
+            ]
         ]
     )
     if manifest.regions:
@@ -198,6 +219,18 @@ def _facts(
             ),
         ),
     ]
+
+
+def _restored(restores: list[history.Restore]) -> str:
+    """Tell of the latest restores, and of those onto which node."""
+    found = [
+        each.restored_at
+        if each.verb == history.ROLLBACK
+        else f'{each.restored_at} onto {each.node.name or each.node.uuid}'
+        for each in reversed(restores[-_MOST_RESTORES:])
+    ]
+    more = len(restores) - len(found)
+    return ', '.join(found + [f'and {more} more'] * bool(more))
 
 
 def _rank(phase: str) -> int:

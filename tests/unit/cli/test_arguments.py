@@ -36,10 +36,39 @@ def test_a_capture_with_everything():
     assert (args.level, args.workers, args.sector_size) == (9, 3, 4096)
 
 
+def test_a_restore():
+    args = arguments.parse(['restore', 'repo', 'golden', '/dev/sdb'])
+    assert (args.repository, args.snapshot, args.target) == (
+        'repo', 'golden', '/dev/sdb'
+    )  # fmt: skip
+    assert (args.identity, args.yes) == ('keep', False)
+    assert (args.workers, args.memory_limit, args.bandwidth_limit) == (0, 0, 0)
+    args = arguments.parse(
+        'restore repo golden disk.raw --yes --identity reset --workers 3 '
+        '--memory-limit 300M --bandwidth-limit 1.5M --io-priority low '
+        '--json --quiet --debug'.split()
+    )
+    assert (args.identity, args.yes) == ('reset', True)
+    assert (args.workers, args.memory_limit) == (3, 300 * 2**20)
+    assert args.bandwidth_limit == 3 * 2**19
+
+
+def test_a_verification():
+    args = arguments.parse(['verify', 'repo'])
+    assert (args.repository, args.snapshot) == ('repo', [])
+    assert (args.data, args.manifest_key) == (False, None)
+    args = arguments.parse(
+        'verify repo one two --data --manifest-key file --quiet'.split()
+    )
+    assert args.snapshot == ['one', 'two']
+    assert (args.data, args.manifest_key) == (True, 'file')
+
+
 @pytest.mark.parametrize(
     'line',
     [
         '',
+        'verify',
         'frobnicate',
         'capture disk',
         'capture disk repo --cluster-size 100K',
@@ -62,6 +91,9 @@ def test_a_capture_with_everything():
         'capture disk repo --work 1',
         'capture disk repo --redundancy -1',
         'capture disk repo --redundancy often',
+        'restore repo golden',
+        'restore repo golden disk --identity other',
+        'restore repo golden disk --workers 65',
         'delete repo',
         'delete repo id id',
         'prune',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parent is chosen and leased, whoever deletes it meanwhile."""
+"""What a capture or a restore reads is leased, whoever deletes it."""
 
 import pytest
 
@@ -134,3 +134,38 @@ def test_a_lease_that_cannot_be_deleted(store, begin, faults, caplog):
     assert record.levelname == 'WARNING' and NEW in record.message
     week = 7 * 24 * 3600
     assert read_lease(store).expires == int(clock.ManualClock().time()) + week
+
+
+@pytest.fixture
+def read(store, stop):
+    """Begin a restore, as the command does."""
+    return lambda: beginning.reading(
+        store,
+        snapshots.make('fourth', sequence=4),
+        clock.ManualClock(),
+        stop,
+    )
+
+
+def test_what_is_restored_stays(store, read, stop):
+    with read():
+        with pytest.raises(errors.SnapshotInUse):
+            delete(store, 'fourth')
+        assert not stop.is_set()
+    delete(store, 'fourth')
+
+
+def test_a_restore_that_fails_lets_it_go(store, read, stop):
+    with pytest.raises(errors.Cancelled):
+        with read():
+            raise errors.Cancelled()
+    delete(store, 'fourth')
+    assert stop.is_set()
+
+
+def test_a_repository_that_is_only_read(store, read, faults, caplog):
+    faults.on('put', 'leases/').raise_(errors.AccessDenied)
+    with read():
+        (record,) = caplog.records
+        assert 'being deleted' in record.message
+    delete(store, 'fourth')

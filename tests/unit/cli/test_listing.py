@@ -3,10 +3,12 @@
 
 import argparse
 import io
+import json
 import textwrap
 
 import pytest
 
+from ironic_snapshot_core import history
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import manifest
 from ironic_snapshot_core.store import directory
@@ -60,9 +62,15 @@ def lineage(repo):
     return repo
 
 
-def run(command, repo, capsys, *, snapshot=None, long=False):
+def run(
+    command, repo, capsys, *, snapshot=None, long=False, key=None, json=False
+):
     args = argparse.Namespace(
-        repository=str(repo.path), snapshot=snapshot, long=long, json=False
+        repository=str(repo.path),
+        snapshot=snapshot,
+        long=long,
+        json=json,
+        manifest_key=key,
     )
     messages = io.StringIO()
     assert command.run(args, terminal.Terminal(messages)) == 0
@@ -84,6 +92,85 @@ def test_a_lineage_that_branches(lineage, capsys):
 
         34.8 MiB of data stored in 5.5 MiB: dedupe ratio 3.2, compression 1.9
         """)  # noqa: E501
+
+
+def restore(repo, which, minute, key=None, **changes):
+    """Say that a disk of the lineage has become this snapshot again."""
+    fields = {
+        'operation': snapshots.make_id(f'{which} {minute}'),
+        'snapshot': IDS[which],
+        'lineage': snapshots.LINEAGE,
+        'node': manifest.NodeRecord(snapshots.LINEAGE.node, 'host', None),
+        'project': None,
+        'verb': history.ROLLBACK,
+        'identity': 'keep',
+        'before': None,
+        'started_at': '2026-02-01T12:00:00Z',
+        'restored_at': f'2026-02-01T12:{minute:02}:05Z',
+        'totals': {},
+        'degraded': False,
+        **changes,
+    }
+    history.put(repo, snapshots.LINEAGE, history.Restore(**fields), key)
+
+
+def test_restored(lineage, capsys):
+    restore(lineage, 'bad', 1)
+    restore(lineage, 'bad', 3)
+    restore(lineage, 'dig', 4, verb=history.CLONE)
+    found = run(listing, lineage, capsys).splitlines()
+    assert [line.split('4.0M  ')[-1] for line in found[2:5]] == [
+        'incremental, restored 2026-02-01T12:03Z',
+        'degraded, incremental',
+        'incremental',
+    ]
+    assert '2026-02-01T12:03:05Z' in run(
+        listing, lineage, capsys, long=True
+    )
+    found = json.loads(run(listing, lineage, capsys, json=True))
+    assert [len(each['restores']) for each in found['snapshots']] == [
+        0, 2, 0, 1
+    ]  # fmt: skip
+
+
+def test_show_restores(lineage, capsys):
+    other = manifest.NodeRecord(snapshots.OTHER.node, 'twin', None)
+    for minute in range(1, 7):
+        restore(lineage, 'bad', minute)
+    restore(lineage, 'bad', 7, verb=history.CLONE, node=other)
+    found = run(show, lineage, capsys, snapshot='bad')
+    line, = (each for each in found.splitlines() if 'Restored' in each)
+    assert line.split()[1:] == [
+        '2026-02-01T12:07:05Z', 'onto', 'twin,', '2026-02-01T12:06:05Z,',
+        '2026-02-01T12:05:05Z,', '2026-02-01T12:04:05Z,',
+        '2026-02-01T12:03:05Z,', 'and', '2', 'more'
+    ]  # fmt: skip
+    found = json.loads(
+        run(show, lineage, capsys, snapshot='bad', json=True)
+    )
+    assert len(found['restores']) == 7
+    assert 'Restored' not in run(show, lineage, capsys, snapshot='add')
+
+
+def test_of_a_conductor(repo, capsys, tmp_path):
+    """With its key its snapshots and restores are told; without, not."""
+    found = snapshots.make('add', id=IDS['add'])
+    key = b'k' * 32
+    repo.put(
+        layout.manifest_name(found.lineage, found.id), found.to_bytes(key)
+    )
+    restore(repo, 'add', 1, key)
+    path = tmp_path / 'key'
+    path.write_bytes(key + b'\n')
+    assert 'restored 2026-02-01T12:01Z' in run(
+        listing, repo, capsys, key=str(path)
+    )
+    assert 'Restored' in run(
+        show, repo, capsys, snapshot='add', key=str(path)
+    )
+    found = run(listing, repo, capsys)
+    assert 'damaged' in found
+    assert 'restored' not in found
 
 
 def test_all_of_it(lineage, capsys):

@@ -3,6 +3,7 @@
 
 import dataclasses
 
+from tests.benchmark import limits
 from tests.benchmark import results
 
 KIB = 1 << 10
@@ -41,6 +42,7 @@ def evaluate(found: results.Results) -> list[Bar]:
     """Give every demand for which there are figures."""
     return [*_against_peers(found), *_against_limits(found),
             *_of_a_day(found), *_of_no_change(found), *_of_size(found),
+            *_of_restores(found), *_of_rollback(found),
             *_of_memory(found), *_of_facts(found)]
 
 
@@ -88,6 +90,13 @@ def _against_limits(found: results.Results) -> list[Bar]:
             'capture into Swift: wall time, of the slower of capture to '
             'nowhere and plain PUTs', ours.wall / slower, 1.25,
             detail=detail))
+    ours, put = (found.get('root', 'ours-swift-line'),
+                 found.get('root', 'put-line'))
+    if ours and put:
+        bars.append(Bar(
+            f'capture into Swift over a line of {limits.LINE_TITLE}: wall '
+            'time, of plain PUTs over it', ours.wall / put.wall, 1.25,
+            detail=f'{ours.wall:.2f} s; {put.wall:.2f} s'))
     return bars
 
 
@@ -133,11 +142,84 @@ def _of_no_change(found: results.Results) -> list[Bar]:
             detail=f'{ours.stored} bytes'))
     limit = found.get('unchanged', 'read-hash')
     if limit:
+        detail = f'{ours.wall:.2f} s; limit {limit.wall:.2f} s'
+        program = found.facts.get('read_hash_program_seconds')
+        if program is not None:
+            # Ours has to start, too.
+            detail += f', its program as a whole {program:.2f} s'
         bars.append(Bar(
             'an unchanged disk: wall time, of reading and digest of what is '
-            'in use', ours.wall / limit.wall, 1.3,
-            detail=f'{ours.wall:.2f} s; limit {limit.wall:.2f} s'))
+            'in use', ours.wall / limit.wall, 1.3, detail=detail))
     return bars
+
+
+def _of_restores(found: results.Results) -> list[Bar]:
+    bars = []
+    ours = found.get('restored', 'ours-restore')
+    others = [each for each in (
+        found.get('restored', 'restic-restore'),
+        found.get('restored', 'borg-restore')) if each]
+    if ours and others:
+        bars.append(Bar(
+            'restore from a directory: wall time, of the faster of restic '
+            'restore and borg extract',
+            ours.wall / min(each.wall for each in others), 0.6,
+            detail='; '.join([f'{ours.wall:.2f} s', *(
+                f'{each.title}: {each.wall:.2f} s' for each in others)])))
+    qemu = found.get('restored', 'qemu-restore')
+    if ours and qemu:
+        bars.append(Bar(
+            'restore from a directory: wall time, of qemu-img convert of the '
+            'exported qcow2', ours.wall / qemu.wall, 1.0,
+            detail=f'{ours.wall:.2f} s; {qemu.wall:.2f} s'))
+    swift, get = (found.get('restored', 'ours-restore-swift'),
+                  found.get('restored', 'get'))
+    if swift and ours and get:
+        bars.append(Bar(
+            'restore from Swift: wall time, of the slower of restore from a '
+            'directory and plain GETs',
+            swift.wall / max(ours.wall, get.wall), 1.25,
+            detail=f'{swift.wall:.2f} s; {ours.wall:.2f} s; '
+            f'{get.wall:.2f} s'))
+    line, get = (found.get('restored', 'ours-restore-swift-line'),
+                 found.get('restored', 'get-line'))
+    if line and get:
+        bars.append(Bar(
+            f'restore from Swift over a line of {limits.LINE_TITLE}: speed, '
+            'of plain GETs over it', get.wall / line.wall, 0.80,
+            at_least=True, detail=f'{line.wall:.2f} s; {get.wall:.2f} s'))
+    for where, name in (('a directory', 'restored'),
+                        ('Swift', 'restored_swift')):
+        bound = found.facts.get(f'memory_bound_{name}')
+        peaks = [each.peak for each in found.series
+                 if each.disk == 'restored' and each.kind == 'ours'
+                 and each.samples
+                 and ('swift' in each.program) is (where == 'Swift')]
+        if bound and peaks:
+            bars.append(Bar(
+                f'peak memory of a restore from {where}, of the stated '
+                'formula', max(peaks) / bound, 1.0,
+                detail=f'{max(peaks) / MIB:.0f} MiB; {bound / MIB:.0f} MiB'))
+    return bars
+
+
+def _of_rollback(found: results.Results) -> list[Bar]:
+    slow, rollback = (found.get('restored', 'ours-restore-slow'),
+                      found.get('restored', 'ours-rollback'))
+    if not slow or not rollback:
+        return []
+    facts = found.facts
+    differing, written = (facts['rollback_differing_bytes'],
+                          facts['rollback_written_bytes'])
+    part = differing / facts['rollback_virtual_bytes']
+    return [
+        Bar('rollback of a day: speed, of a restore onto a blank disk that '
+            'writes as fast', slow.wall / rollback.wall, 5.0, at_least=True,
+            detail=f'{rollback.wall:.2f} s; {slow.wall:.2f} s; '
+            f'{part:.1%} of the disk differ'),
+        Bar('rollback of a day: bytes written, of the clusters that differ',
+            written / differing, 1.05,
+            detail=f'{written / 1e6:.1f} MB; {differing / 1e6:.1f} MB')]
 
 
 def _of_size(found: results.Results) -> list[Bar]:

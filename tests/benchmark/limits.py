@@ -13,6 +13,8 @@ changes
     content is nowhere in another
 put
     plain PUTs of files to a container, from memory
+get
+    plain GETs of objects of a container, into nowhere
 
 Run as a program, it does one of them and prints a line of JSON. ``image`` is
 a raw image that ironic-snapshot has exported: holes are what it did not
@@ -23,6 +25,7 @@ import argparse
 import concurrent.futures
 import errno
 import http.client
+import inspect
 import itertools
 import json
 import os
@@ -30,10 +33,15 @@ import pathlib
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import digest as digests
+from ironic_snapshot_core.store import limit
+from ipa_snapshot_hardware import budget
+
+Job = TypeVar('Job')
 
 MIB = 1 << 20
 
@@ -43,6 +51,13 @@ READ = 4 * MIB
 
 #: Connections: as many as a capture has uploads.
 CONNECTIONS = 2
+
+#: A line that is slower than disk and cores, in bytes per second.
+LINE = 125_000_000
+LINE_TITLE = '1 Gbit/s'
+
+#: Sent at once where a line is shared.
+PIECE = 256 * 1024
 
 
 def compress(image: pathlib.Path, cluster_size: int,
@@ -125,36 +140,59 @@ def read_hash(image: pathlib.Path, source: pathlib.Path, cluster_size: int,
     return {'seconds': seconds, 'bytes': size, 'threads': threads}
 
 
-def put(files: list[pathlib.Path], container_url: str,
-        token: str) -> dict[str, float]:
-    """PUT files, from memory, over a few connections."""
+def put(files: list[pathlib.Path], container_url: str, token: str,
+        rate: int = 0) -> dict[str, float]:
+    """PUT files, from memory, over a few connections.
+
+    :param rate: of a line that all share, in bytes per second; 0: no limit.
+    """
+    line = limit.RateLimit(rate) if rate else None
     contents = [(path.name, path.read_bytes()) for path in files]
-    jobs = iter(contents)
-    lock = threading.Lock()
     url = urllib.parse.urlsplit(container_url)
 
-    def work(_: int) -> None:
-        connection = http.client.HTTPConnection(
-            url.hostname or '', url.port, timeout=60)
-        while True:
-            with lock:
-                job = next(jobs, None)
-            if job is None:
-                connection.close()
-                return
-            connection.request('PUT', f'{url.path}/{job[0]}', job[1],
-                               {'X-Auth-Token': token})
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 201:
-                raise OSError(f'PUT: {answer.status} {answer.reason}')
+    def send(connection: http.client.HTTPConnection,
+             content: tuple[str, bytes]) -> None:
+        name, data = content
+        connection.request(
+            'PUT', f'{url.path}/{name}',
+            _sent_over(line, data) if line else data,
+            {'X-Auth-Token': token, 'Content-Length': str(len(data))})
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 201:
+            raise OSError(f'PUT: {answer.status} {answer.reason}')
 
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
-        started = time.perf_counter()
-        list(pool.map(work, range(CONNECTIONS)))
-        seconds = time.perf_counter() - started
-    return {'seconds': seconds,
+    return {'seconds': _over_connections(url, contents, CONNECTIONS, send),
             'bytes': sum(len(data) for _, data in contents)}
+
+
+def get(names: list[str], container_url: str, token: str,
+        rate: int = 0) -> dict[str, float]:
+    """GET objects over as many connections as a restore has, and drop them.
+
+    :param rate: of a line that all share, in bytes per second; 0: no limit.
+    """
+    line = limit.RateLimit(rate) if rate else None
+    url = urllib.parse.urlsplit(container_url)
+    sizes: list[int] = []
+
+    def receive(connection: http.client.HTTPConnection, name: str) -> None:
+        connection.request('GET', f'{url.path}/{name}',
+                           headers={'X-Auth-Token': token})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise OSError(f'GET: {answer.status} {answer.reason}')
+        buffer = bytearray(PIECE)
+        while count := answer.readinto(buffer):
+            sizes.append(count)
+            if line:
+                line.take(count)
+        if answer.length:
+            raise OSError('GET: the answer ended early')
+
+    fetches = min(2 * len(os.sched_getaffinity(0)), budget.MOST_FETCHES)
+    return {'seconds': _over_connections(url, names, fetches, receive),
+            'bytes': sum(sizes)}
 
 
 def runs(image: pathlib.Path, cluster_size: int
@@ -178,6 +216,37 @@ def runs(image: pathlib.Path, cluster_size: int
 
 
 # Private
+
+
+def _over_connections(
+        url: urllib.parse.SplitResult, jobs: Iterable[Job], count: int,
+        do: Callable[[http.client.HTTPConnection, Job], None]) -> float:
+    """Do jobs over a few connections at a time; gives the seconds."""
+    left = iter(jobs)
+    lock = threading.Lock()
+
+    def work(_: int) -> None:
+        connection = http.client.HTTPConnection(
+            url.hostname or '', url.port, timeout=60)
+        while True:
+            with lock:
+                job = next(left, None)
+            if job is None:
+                connection.close()
+                return
+            do(connection, job)
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        started = time.perf_counter()
+        list(pool.map(work, range(count)))
+        return time.perf_counter() - started
+
+
+def _sent_over(line: limit.RateLimit, data: bytes) -> Iterator[memoryview]:
+    for at in range(0, len(data), PIECE):
+        piece = memoryview(data)[at:at + PIECE]
+        line.take(len(piece))
+        yield piece
 
 
 def _compress(clusters: Iterator[bytes], cluster_size: int,
@@ -219,41 +288,31 @@ def _clusters(image: pathlib.Path, cluster_size: int) -> Iterator[bytes]:
                     yield cluster
 
 
+def _add_command(command: argparse.ArgumentParser,
+                 function: Callable[..., dict[str, float]]) -> None:
+    """Let a command call a function with its parameters, in their order."""
+    parameters = inspect.signature(function).parameters
+    for each in parameters.values():
+        command.add_argument(each.name, type=each.annotation)
+    command.set_defaults(do=lambda args: function(
+        *(getattr(args, name) for name in parameters)))
+
+
 def main() -> None:
     """Do one of them."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser('compress')
-    command.set_defaults(do=lambda args: compress(
-        args.image, args.cluster_size, args.threads))
-    command.add_argument('image', type=pathlib.Path)
-    command.add_argument('cluster_size', type=int)
-    command.add_argument('threads', type=int)
-    command = commands.add_parser('read')
-    command.set_defaults(do=lambda args: read(
-        args.image, args.source, args.cluster_size))
-    command.add_argument('image', type=pathlib.Path)
-    command.add_argument('source', type=pathlib.Path)
-    command.add_argument('cluster_size', type=int)
-    command = commands.add_parser('read-hash')
-    command.set_defaults(do=lambda args: read_hash(
-        args.image, args.source, args.cluster_size, args.threads))
-    command.add_argument('image', type=pathlib.Path)
-    command.add_argument('source', type=pathlib.Path)
-    command.add_argument('cluster_size', type=int)
-    command.add_argument('threads', type=int)
-    command = commands.add_parser('changes')
-    command.set_defaults(do=lambda args: changes(
-        args.before, args.image, args.cluster_size, args.threads))
-    command.add_argument('before', type=pathlib.Path)
-    command.add_argument('image', type=pathlib.Path)
-    command.add_argument('cluster_size', type=int)
-    command.add_argument('threads', type=int)
-    command = commands.add_parser('put')
-    command.set_defaults(do=lambda args: put(
-        args.files, args.url, os.environ['SWIFT_TOKEN']))
-    command.add_argument('url')
-    command.add_argument('files', type=pathlib.Path, nargs='+')
+    for name, function in (('compress', compress), ('read', read),
+                           ('read-hash', read_hash), ('changes', changes)):
+        _add_command(commands.add_parser(name), function)
+    for name, what, transfer in (('put', pathlib.Path, put),
+                                 ('get', str, get)):
+        command = commands.add_parser(name)
+        command.set_defaults(do=lambda args, transfer=transfer: transfer(
+            args.what, args.url, os.environ['SWIFT_TOKEN'], args.rate))
+        command.add_argument('--rate', type=int, default=0)
+        command.add_argument('url')
+        command.add_argument('what', type=what, nargs='+')
     args = parser.parse_args()
     do: Callable[[argparse.Namespace], dict[str, float]] = args.do
     print(json.dumps(do(args)))

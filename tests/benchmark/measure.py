@@ -21,6 +21,9 @@ from tests.functional.lab import process
 TIMEOUT_S = 1800.0
 ERROR_TAIL_CHARS = 2000
 
+# Programs are installed compiled: ours is not to be compiled in each run.
+_ENVIRONMENT = {'LC_ALL': 'C', 'PYTHONDONTWRITEBYTECODE': ''}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
@@ -135,7 +138,7 @@ def _start(stages: Sequence[Sequence[str]], folder: pathlib.Path,
                 stdin=before or subprocess.DEVNULL,
                 stdout=out if last else subprocess.PIPE, stderr=errors,
                 cwd=paths.REPOSITORY, start_new_session=True,
-                env={**os.environ, 'LC_ALL': 'C', **(env or {})}))
+                env={**os.environ, **_ENVIRONMENT, **(env or {})}))
         if before:
             before.close()
         before = processes[-1].stdout

@@ -20,6 +20,7 @@ import typing
 
 from tests.benchmark import disks
 from tests.benchmark import filetree
+from tests.benchmark import limits
 from tests.benchmark import measure
 from tests.functional.lab import process
 from tests.servers import swift
@@ -48,7 +49,7 @@ class Program(abc.ABC):
         with contextlib.ExitStack() as stack:
             sample, printed = measure.run(
                 self._stages(disk, folder, stack),
-                output=self._output(folder), env=self._env(folder))
+                output=self._output(folder), env=self.variables(folder))
         stored = self._finish(printed, folder)
         if stored is not None:
             stored -= before
@@ -62,6 +63,10 @@ class Program(abc.ABC):
         :raises LabError: it is not what the disk holds.
         """
 
+    def variables(self, folder: pathlib.Path) -> dict[str, str]:
+        """Give what the program is told by variables."""
+        return {}
+
     # Private
 
     @abc.abstractmethod
@@ -71,9 +76,6 @@ class Program(abc.ABC):
 
     def _output(self, folder: pathlib.Path) -> pathlib.Path | None:
         return None
-
-    def _env(self, folder: pathlib.Path) -> dict[str, str]:
-        return {}
 
     def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
         """Take note of what the pipeline printed.
@@ -94,11 +96,12 @@ class Ours(Program):
     def __init__(self) -> None:
         #: What the latest run said of itself.
         self.told: dict[str, typing.Any] = {}
-        self._snapshots: dict[str, str] = {}
+        #: Ids, by the names of the disks.
+        self.snapshots: dict[str, str] = {}
 
     def run(self, disk: disks.Disk, folder: pathlib.Path) -> measure.Sample:
         sample = super().run(disk, folder)
-        self._snapshots[disk.name] = self.told['snapshot']
+        self.snapshots[disk.name] = self.told['snapshot']
         return sample
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
@@ -126,13 +129,14 @@ class Ours(Program):
             out.unlink()
         return 'as qcow2 too (qemu-img check and compare)'
 
+    def repository(self, folder: pathlib.Path) -> str:
+        """Name the repository, as the command wants it."""
+        return str(folder)
+
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
         return [[program(), 'capture', str(disk.raw),
-                 self._repository(folder), '--json']]
-
-    def _repository(self, folder: pathlib.Path) -> str:
-        return str(folder)
+                 self.repository(folder), '--json']]
 
     def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
         self.told = json.loads(printed)
@@ -140,9 +144,9 @@ class Ours(Program):
 
     def _export(self, disk: disks.Disk, folder: pathlib.Path,
                 out: pathlib.Path) -> None:
-        measure.run([[program(), 'export', self._repository(folder),
-                      self._snapshots[disk.name], str(out)]],
-                    env=self._env(folder))
+        measure.run([[program(), 'export', self.repository(folder),
+                      self.snapshots[disk.name], str(out)]],
+                    env=self.variables(folder))
 
 
 class OursToNothing(Ours):
@@ -155,7 +159,7 @@ class OursToNothing(Ours):
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         return ''
 
-    def _repository(self, folder: pathlib.Path) -> str:
+    def repository(self, folder: pathlib.Path) -> str:
         return 'null:'
 
     def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
@@ -185,16 +189,28 @@ class OursToSwift(Ours):
         self.server_cpu = measure.processor_seconds(pids) - before
         return sample
 
-    def _repository(self, folder: pathlib.Path) -> str:
+    def repository(self, folder: pathlib.Path) -> str:
         return f'swift:{self.container}'
 
-    def _env(self, folder: pathlib.Path) -> dict[str, str]:
+    def variables(self, folder: pathlib.Path) -> dict[str, str]:
         return {'ST_AUTH': self._server.auth_url,
                 'ST_USER': self._server.user, 'ST_KEY': self._server.key}
 
     def _finish(self, printed: str, folder: pathlib.Path) -> int | None:
         super()._finish(printed, folder)
         return None
+
+
+class OursToSwiftOverLine(OursToSwift):
+    """The same, over a line that is slower than the disk and the cores."""
+
+    name = 'ours-swift-line'
+    title = f'ironic-snapshot capture, Swift, {limits.LINE_TITLE}'
+
+    def _stages(self, disk: disks.Disk, folder: pathlib.Path,
+                stack: contextlib.ExitStack) -> list[list[str]]:
+        (command,) = super()._stages(disk, folder, stack)
+        return [[*command, '--bandwidth-limit', str(limits.LINE)]]
 
 
 class QemuImg(Program):
@@ -305,17 +321,17 @@ class Restic(Program):
 
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         measure.run([['restic', 'dump', 'latest', str(disk.raw)],
-                     ['cmp', '-', str(disk.raw)]], env=self._env(folder))
+                     ['cmp', '-', str(disk.raw)]], env=self.variables(folder))
         return 'every byte (cmp)'
 
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
         if not (folder / 'repository').exists():
             measure.run([['restic', 'init', '--quiet']],
-                        env=self._env(folder))
+                        env=self.variables(folder))
         return [['restic', 'backup', '--quiet', '--force', str(disk.raw)]]
 
-    def _env(self, folder: pathlib.Path) -> dict[str, str]:
+    def variables(self, folder: pathlib.Path) -> dict[str, str]:
         return {'RESTIC_REPOSITORY': str(folder / 'repository'),
                 'RESTIC_PASSWORD': PASSWORD,
                 'RESTIC_CACHE_DIR': f'{folder}-cache'}
@@ -334,19 +350,19 @@ class Borg(Program):
     def verify(self, disk: disks.Disk, folder: pathlib.Path) -> str:
         measure.run([['borg', 'extract', '--stdout',
                       f'{folder}/repository::{disk.name}'],
-                     ['cmp', '-', str(disk.raw)]], env=self._env(folder))
+                     ['cmp', '-', str(disk.raw)]], env=self.variables(folder))
         return 'every byte (cmp)'
 
     def _stages(self, disk: disks.Disk, folder: pathlib.Path,
                 stack: contextlib.ExitStack) -> list[list[str]]:
         if not (folder / 'repository').exists():
             measure.run([['borg', 'init', '--encryption=none',
-                          f'{folder}/repository']], env=self._env(folder))
+                          f'{folder}/repository']], env=self.variables(folder))
         return [['borg', 'create', '--compression=zstd,1',
                  '--files-cache=disabled',
                  f'{folder}/repository::{disk.name}', str(disk.raw)]]
 
-    def _env(self, folder: pathlib.Path) -> dict[str, str]:
+    def variables(self, folder: pathlib.Path) -> dict[str, str]:
         return {'BORG_BASE_DIR': f'{folder}-cache',
                 'BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK': 'yes'}
 

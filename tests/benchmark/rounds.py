@@ -23,11 +23,14 @@ import requests
 
 from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import pack
+from ironic_snapshot_core.store import directory
 from ipa_snapshot_hardware import budget
+from ironic_snapshot_cli import selection
 from tests.benchmark import disks
 from tests.benchmark import limits
 from tests.benchmark import measure
 from tests.benchmark import peers
+from tests.benchmark import restores
 from tests.benchmark import results
 from tests.functional.lab import report
 from tests.servers import swift
@@ -41,11 +44,22 @@ NAMES = (*(f'{program.name}{turn}'
            for program in (peers.Ours(), peers.OursToNothing(),
                            *peers.peers())
            for turn in (TURNS if program.incremental else [''])),
-         'ours-swift', 'compress', 'read', 'put', 'changes', 'read-hash',
-         'metadata')
+         *restores.NEEDS,
+         'ours-swift', 'ours-swift-line', 'compress', 'read', 'put',
+         'put-line', 'changes', 'read-hash', 'metadata')
+
+#: The same names, by what needs Swift.
+OF_SWIFT = ('ours-swift', 'ours-swift-line', 'put', 'put-line',
+            'ours-restore-swift', 'ours-restore-swift-line', 'get',
+            'get-line')
+
+#: What our command imports for it, when it comes to that.
+OF_OUR_SWIFT = ('ironic_snapshot_cli.swift_repository',
+                'keystoneauth1.session', 'swiftclient.authv1')
 
 #: Too slow to be run as often as the others, and no close call.
-MOST_ROUNDS = {'qemu-zlib': 2, 'restic': 3}
+MOST_ROUNDS = {'qemu-zlib': 2, 'restic': 3, 'ours-restore-slow': 2,
+               'ours-rollback': 2}
 
 #: What is run on this disk beside ours, and how often; nothing is demanded.
 PEERS_OF_AGED = ('qemu-zstd', 'partclone', 'borg')
@@ -77,7 +91,9 @@ class Benchmark:
         self._scratch = scratch
         self._rounds = rounds
         self._cold = cold
-        self._only = only
+        #: With what each of them needs.
+        self._only = {*only, *(restores.NEEDS[each] for each in only
+                               if each in restores.NEEDS)}
         self._disks = {name: disks.build(name, scale) for name in (
             'root', 'aged', 'small', 'empty', 'changed')}
         self._disks['unchanged'] = dataclasses.replace(
@@ -85,17 +101,22 @@ class Benchmark:
         self._series: dict[tuple[str, str], results.Series] = {}
         self._swift: swift.SwiftServer | None = None
         self._swift_cpu: list[float] = []
+        self._read_hash: list[float] = []
         self._found = results.Results(
             started=datetime.datetime.now(datetime.timezone.utc).isoformat(
                 timespec='seconds'),
             machine=_machine(scratch), versions=peers.versions(),
             options={'rounds': rounds, 'scale': scale, 'cold': cold},
             disks={name: _sizes(disk) for name, disk in self._disks.items()})
+        # A name of its own, for what is measured when it comes back.
+        self._restored = dataclasses.replace(
+            self._disks['root'], name='restored')
+        self._found.disks['restored'] = self._found.disks['root']
 
     def run(self) -> results.Results:
         """Do it all; takes minutes."""
         with contextlib.ExitStack() as stack:
-            if self._wants('ours-swift') or self._wants('put'):
+            if any(map(self._wants, OF_SWIFT)):
                 self._swift = stack.enter_context(
                     swift.SwiftServer(self._scratch / 'swift'))
             self._found.facts['cores'] = len(os.sched_getaffinity(0))
@@ -105,6 +126,9 @@ class Benchmark:
         if self._swift_cpu:
             self._found.facts['swift_cpu_seconds'] = statistics.median(
                 self._swift_cpu)
+        if self._read_hash:
+            self._found.facts['read_hash_program_seconds'] = (
+                statistics.median(self._read_hash))
         with report.phase('starts and documents'):
             self._measure_starts()
             if self._wants('metadata'):
@@ -134,6 +158,7 @@ class Benchmark:
         if number == 0 and len(turns) > 1:
             self._verify_earlier(ours)
         self._limits_of_changes()
+        self._roll_back(number, ours)
         peers.clear(self._folder(root, ours))
         for name in ('small', 'empty'):
             self._program(number, self._disks[name], peers.Ours(), 'ours')
@@ -183,6 +208,50 @@ class Benchmark:
             self._add_verified(disk, f'{program.name}{turn}', verified)
             if isinstance(program, peers.Ours):
                 self._bound_memory(disk, program.told['data_bytes'])
+        if disk.name == 'root':
+            for each in restores.of(program):
+                self._restore(number, each, program, disk, folder)
+
+    def _restore(self, number: int, restore: restores.Restore,
+                 program: peers.Program, disk: disks.Disk,
+                 folder: pathlib.Path) -> None:
+        """Restore once what was stored; the first time, compare it."""
+        if not self._wants(restore.name) or not _is_due(number, restore):
+            return
+        out = self._scratch / 'out'
+        peers.clear(out)
+        self._settle_folder(folder)
+        sample = restore.run(program, disk, folder, out)
+        self._note(self._restored, restore.name, restore.title, restore.kind,
+                   False, sample)
+        if number == 0:
+            expected = (disk.raw if restore.keeps_all
+                        else peers.exported(folder, disk))
+            measure.run([['cmp', str(expected),
+                          str(restore.image(disk, out))]])
+            self._add_verified(self._restored, restore.name,
+                               'every byte (cmp)')
+            if restore.name == 'ours-restore':
+                self._bound_memory_of_restore(folder, program)
+        peers.clear(out)
+
+    def _roll_back(self, number: int, ours: peers.Ours) -> None:
+        """Restore to a disk of the day after, and to a blank one.
+
+        The day after is an image of its snapshot, so that only what was
+        done in that day is different, and nothing that was deleted before.
+        """
+        root, later = self._disks['root'], self._exported(
+            self._disks['changed'])
+        if not later.exists():
+            return
+        folder = self._folder(root, ours)
+        slow, rollback = restores.OntoSlowDisk(), restores.Rollback(later)
+        for each in (slow, rollback):
+            self._restore(number, each, ours, root, folder)
+        if rollback.printed:
+            for name, value in rollback.told.items():
+                self._found.facts[f'rollback_{name}'] = value
 
     def _verify_earlier(self, ours: peers.Ours) -> None:
         """See that later captures have left the earlier ones whole."""
@@ -233,22 +302,25 @@ class Benchmark:
             self._found.facts['changed_clusters'] = told['clusters']
         if self._wants('read-hash'):
             self._settle(unchanged)
-            self._limit(
+            told = self._limit(
                 unchanged, 'read-hash',
                 'limit: reading and digest of what is in use',
                 [str(image), str(unchanged.raw), str(CLUSTER_SIZE), cores])
+            self._read_hash.append(told['program_seconds'])
 
     def _limit(self, disk: disks.Disk, name: str, title: str,
-               arguments: list[str], env: dict[str, str] | None = None
-               ) -> dict[str, float]:
+               arguments: list[str], env: dict[str, str] | None = None,
+               command: str | None = None) -> dict[str, float]:
         """Measure one limit.
 
-        :returns: what it told.
+        :param command: of the limits, if not the name.
+        :returns: what it told, and the seconds of the whole program.
         """
-        _, printed = measure.run(
+        sample, printed = measure.run(
             [[sys.executable, '-W', 'ignore', '-m', 'tests.benchmark.limits',
-              name, *arguments]], env=env)
+              command or name, *arguments]], env=env)
         told: dict[str, float] = json.loads(printed)
+        told['program_seconds'] = sample.wall
         self._note(disk, name, title, 'limit', False, measure.Sample(
             round(told['seconds'], 3), 0.0, 0,
             int(told.get('stored', told['bytes']))))
@@ -256,21 +328,45 @@ class Benchmark:
 
     def _into_swift(self, number: int, disk: disks.Disk,
                     server: swift.SwiftServer) -> None:
-        program = peers.OursToSwift(server)
-        self._program(number, disk, program, 'ours')
-        if self._wants(program.name):
-            self._swift_cpu.append(program.server_cpu)
-            _empty_container(server, program.container)
+        for program in (peers.OursToSwift(server),
+                        peers.OursToSwiftOverLine(server)):
+            self._program(number, disk, program, 'ours')
+            if self._wants(program.name):
+                if program.name == 'ours-swift':
+                    self._swift_cpu.append(program.server_cpu)
+                    self._gets(server, program.container)
+                _empty_container(server, program.container)
         packs = sorted(self._folder(disk, peers.Ours()).rglob('pack-*'))
-        if self._wants('put') and packs:
-            url = f'{server.storage_url}/plain'
-            env = {'SWIFT_TOKEN': server.token()}
-            requests.put(url, headers={'X-Auth-Token': env['SWIFT_TOKEN']},
-                         timeout=60).raise_for_status()
-            os.sync()
-            self._limit(disk, 'put', 'limit: plain PUTs of the packs',
-                        [url, *map(str, packs)], env)
-            _empty_container(server, 'plain')
+        if not packs:
+            return
+        url = f'{server.storage_url}/plain'
+        for name, title, options in (
+                ('put', 'limit: plain PUTs of the packs', []),
+                ('put-line', 'limit: plain PUTs of the packs, '
+                 f'{limits.LINE_TITLE}', ['--rate', str(limits.LINE)])):
+            if self._wants(name):
+                env = {'SWIFT_TOKEN': server.token()}
+                requests.put(
+                    url, headers={'X-Auth-Token': env['SWIFT_TOKEN']},
+                    timeout=60).raise_for_status()
+                os.sync()
+                self._limit(disk, name, title,
+                            [*options, url, *map(str, packs)], env, 'put')
+                _empty_container(server, 'plain')
+
+    def _gets(self, server: swift.SwiftServer, container: str) -> None:
+        """Measure what a restore from a container is up against."""
+        packs = [name for name in _list_container(server, container)
+                 if '/pack-' in name]
+        for name, title, options in (
+                ('get', 'limit: plain GETs of the packs', []),
+                ('get-line', 'limit: plain GETs of the packs, '
+                 f'{limits.LINE_TITLE}', ['--rate', str(limits.LINE)])):
+            if self._wants(name):
+                self._limit(
+                    self._restored, name, title,
+                    [*options, f'{server.storage_url}/{container}', *packs],
+                    {'SWIFT_TOKEN': server.token()}, 'get')
 
     def _note(self, disk: disks.Disk, name: str, title: str, kind: str,
               compresses: bool, sample: measure.Sample) -> None:
@@ -305,6 +401,16 @@ class Benchmark:
         else:
             limits.read(disk.raw, disk.raw, 4096)
 
+    def _settle_folder(self, folder: pathlib.Path) -> None:
+        """Do the same for what a program has stored."""
+        os.sync()
+        if self._cold:
+            pathlib.Path('/proc/sys/vm/drop_caches').write_text('3')
+            return
+        for path in sorted(folder.rglob('*')):
+            if path.is_file():
+                limits.read(path, path, 4096)
+
     def _measure_starts(self) -> None:
         facts = self._found.facts
         facts['help_seconds'] = statistics.median(
@@ -331,12 +437,23 @@ class Benchmark:
         fitted = budget.fit(
             planned, cluster_size=CLUSTER_SIZE, codec=codec,
             clusters=-(-data_bytes // CLUSTER_SIZE))
-        # What the formula does not speak of: the program itself.
-        program, _ = measure.run([[
-            sys.executable, '-W', 'ignore', '-c',
-            'import ironic_snapshot_cli.capture']])
         self._found.facts[f'memory_bound_{disk.name}'] = (
-            fitted.memory + program.peak)
+            fitted.memory
+            + _program_itself('ironic_snapshot_cli.capture'))
+
+    def _bound_memory_of_restore(self, folder: pathlib.Path,
+                                 program: peers.Program) -> None:
+        """Say how much the stated formula lets a restore take."""
+        assert isinstance(program, peers.Ours)
+        store = directory.DirectoryStore(folder)
+        manifest = selection.find(store, program.told['snapshot'])
+        formula = budget.plan_restore(manifest).memory
+        for name, modules in (
+                ('restored', ['ironic_snapshot_cli.restore']),
+                ('restored_swift', ['ironic_snapshot_cli.restore',
+                                    *OF_OUR_SWIFT])):
+            self._found.facts[f'memory_bound_{name}'] = (
+                formula + _program_itself(*modules))
 
     def _exported(self, disk: disks.Disk) -> pathlib.Path:
         """Name the image of a disk that ``ours`` has left."""
@@ -355,7 +472,19 @@ class Benchmark:
 # Private
 
 
-def _is_due(number: int, program: peers.Program) -> bool:
+def _program_itself(*modules: str) -> int:
+    """Measure what no formula speaks of: the memory of the program.
+
+    :param modules: that it has.
+    """
+    taken, _ = measure.run([[
+        sys.executable, '-W', 'ignore', '-c',
+        f'import {", ".join(modules)}']])
+    return taken.peak
+
+
+def _is_due(number: int,
+            program: peers.Program | restores.Restore) -> bool:
     """Whether a program still runs in a round."""
     return number < MOST_ROUNDS.get(program.name, number + 1)
 
@@ -385,12 +514,18 @@ def _sizes(disk: disks.Disk) -> dict[str, int]:
     return {'virtual': status.st_size, 'allocated': status.st_blocks * 512}
 
 
+def _list_container(server: swift.SwiftServer, name: str) -> list[str]:
+    """List a container: not all when there are very many."""
+    return requests.get(
+        f'{server.storage_url}/{name}', timeout=60,
+        headers={'X-Auth-Token': server.token()}).text.splitlines()
+
+
 def _empty_container(server: swift.SwiftServer, name: str) -> None:
     """Delete a container's objects: disks are small."""
     url = f'{server.storage_url}/{name}'
     headers = {'X-Auth-Token': server.token()}
-    while names := requests.get(
-            url, headers=headers, timeout=60).text.splitlines():
+    while names := _list_container(server, name):
         for each in names:
             requests.delete(f'{url}/{each}', headers=headers, timeout=60)
 

@@ -13,6 +13,7 @@ DISKS = {
     'root': 'Debian root, ext4',
     'changed': 'Debian root a day later, the second run for this disk',
     'unchanged': 'Debian root unchanged since, the third run',
+    'restored': 'Debian root, restored',
     'aged': 'Aged xfs',
     'small': 'A disk of just what is used',
     'empty': 'Mostly empty 1 TiB, ext4',
@@ -22,7 +23,8 @@ DISKS = {
 KINDS = ('ours', 'peer', 'limit')
 
 #: What the others are compared with, on disks where it is not ``ours``.
-REFERENCES = {'changed': 'ours-day', 'unchanged': 'ours-unchanged'}
+REFERENCES = {'changed': 'ours-day', 'unchanged': 'ours-unchanged',
+              'restored': 'ours-restore'}
 
 
 def text(found: results.Results, judged: Sequence[bars.Bar]) -> str:

@@ -3,15 +3,20 @@
 
 import dataclasses
 import errno
+import functools
+import http.server
 import json
 import pathlib
 import random
 import shutil
 import sqlite3
 import subprocess
+import threading
 
 import pytest
 
+from ironic_snapshot_core.store import directory
+from tests import handmade
 from tests.benchmark import bars
 from tests.benchmark import content
 from tests.benchmark import disks
@@ -20,7 +25,9 @@ from tests.benchmark import limits
 from tests.benchmark import measure
 from tests.benchmark import metadata
 from tests.benchmark import peers
+from tests.benchmark import restores
 from tests.benchmark import results
+from tests.benchmark import rollback
 from tests.benchmark import rounds
 from tests.benchmark import tables
 from tests.functional.lab import paths
@@ -45,7 +52,8 @@ def found_of(*all_series, **facts):
         '2026-01-02T03:04:05+00:00', {'processor': '2 cores'},
         {'borg': 'borg 1'}, {'rounds': 3, 'scale': 1.0, 'cold': False},
         {name: {'virtual': 4 << 30, 'allocated': 3 << 30}
-         for name in ('root', 'changed', 'unchanged', 'small', 'empty')},
+         for name in ('root', 'changed', 'unchanged', 'restored', 'small',
+                      'empty')},
         list(all_series), facts)
 
 
@@ -141,6 +149,14 @@ class TestBars:
             '5.00 s; 3.00 s; 1.00 s; processors alone: 6.25 s')
         assert bar.limit == 1.25
 
+    @pytest.mark.parametrize('wall,met', [(5.0, True), (5.1, False)])
+    def test_swift_over_a_line(self, wall, met):
+        found = found_of(series('ours-swift-line', [wall], kind='ours'),
+                         series('put-line', [4.0], kind='limit'))
+        bar, = (bar for text, bar in judged(found).items()
+                if '1 Gbit/s' in text)
+        assert bar.met is met
+
     def judged_day(self, of, *all_series, **facts):
         bar, = (bar for text, bar in judged(found_of(
             *all_series, **facts)).items()
@@ -182,9 +198,13 @@ class TestBars:
         found = found_of(
             series('ours-unchanged', [wall], kind='ours', stored=size,
                    disk='unchanged'),
-            series('read-hash', [1.0], kind='limit', disk='unchanged'))
-        assert [bar.met for text, bar in judged(found).items()
-                if text.startswith('an unchanged disk')] == met
+            series('read-hash', [1.0], kind='limit', disk='unchanged'),
+            read_hash_program_seconds=1.25)
+        bars = [bar for text, bar in judged(found).items()
+                if text.startswith('an unchanged disk')]
+        assert [bar.met for bar in bars] == met
+        assert bars[-1].detail == (
+            f'{wall:.2f} s; limit 1.00 s, its program as a whole 1.25 s')
 
     @pytest.mark.parametrize('empty,met', [(3.0, True), (3.1, False)])
     def test_mostly_empty_disk(self, empty, met):
@@ -223,6 +243,72 @@ class TestBars:
                    disk='empty'))
         bar = judged(found)['peak memory: 1 TiB disk, of that of 4 GiB']
         assert bar.met is met
+
+    def judged_restore(self, of, *all_series, **facts):
+        bar, = (bar for text, bar in judged(found_of(*(
+            dataclasses.replace(each, disk='restored')
+            for each in all_series), **facts)).items() if of in text)
+        return bar
+
+    @pytest.mark.parametrize('borg,restic,met', [
+        (10.0, 9.9, False), (9.9, 10.0, False), (10.0, 10.0, True),
+        (None, 10.0, True), (9.9, None, False)])
+    def test_the_faster_restore_counts(self, borg, restic, met):
+        others = [series(f'{name}-restore', [wall])
+                  for name, wall in (('borg', borg), ('restic', restic))
+                  if wall]
+        assert self.judged_restore(
+            'restic restore', series('ours-restore', [6.0], kind='ours'),
+            *others).met is met
+
+    @pytest.mark.parametrize('wall,met', [(4.0, True), (4.1, False)])
+    def test_a_restore_against_qemu(self, wall, met):
+        assert self.judged_restore(
+            'qemu-img', series('ours-restore', [wall], kind='ours'),
+            series('qemu-restore', [4.0])).met is met
+
+    @pytest.mark.parametrize('local,get,met', [
+        (4.0, 1.0, True), (1.0, 4.0, True), (3.0, 3.9, False)])
+    def test_a_restore_from_swift(self, local, get, met):
+        assert self.judged_restore(
+            'from Swift', series('ours-restore-swift', [5.0], kind='ours'),
+            series('ours-restore', [local], kind='ours'),
+            series('get', [get], kind='limit')).met is met
+
+    @pytest.mark.parametrize('wall,met', [(5.0, True), (5.1, False)])
+    def test_a_restore_over_a_line(self, wall, met):
+        assert self.judged_restore(
+            '1 Gbit/s', series('ours-restore-swift-line', [wall], kind='ours'),
+            series('get-line', [4.0], kind='limit')).met is met
+
+    @pytest.mark.parametrize('peak,met', [(100, True), (101, False)])
+    @pytest.mark.parametrize('where', ['a directory', 'Swift'])
+    def test_memory_of_all_restores_of_ours_counts(self, peak, met, where):
+        program = {'Swift': 'ours-restore-swift'}.get(where, 'ours-rollback')
+        bar = self.judged_restore(
+            f'memory of a restore from {where}',
+            series('ours-restore', [1.0], kind='ours'),
+            series('ours-restore-swift-line', [1.0], kind='ours'),
+            series(program, [1.0], kind='ours', peak=peak * MIB),
+            series('restic-restore', [1.0], peak=900 * MIB),
+            memory_bound_restored=100 * MIB,
+            memory_bound_restored_swift=100 * MIB)
+        assert (bar.value, bar.met) == (peak / 100, met)
+
+    @pytest.mark.parametrize('wall,written,met', [
+        (2.0, 1050, [True, True]), (2.1, 1051, [False, False])])
+    def test_a_rollback(self, wall, written, met):
+        series_of = [
+            dataclasses.replace(series(name, [seconds], kind='ours'),
+                                disk='restored')
+            for name, seconds in (('ours-restore-slow', 10.0),
+                                  ('ours-rollback', wall))]
+        found = judged(found_of(
+            *series_of, rollback_differing_bytes=1000,
+            rollback_written_bytes=written, rollback_virtual_bytes=40_000))
+        bars = [bar for text, bar in found.items() if 'rollback' in text]
+        assert [bar.met for bar in bars] == met
+        assert '2.5% of the disk differ' in bars[0].detail
 
     def test_facts(self):
         found = found_of(
@@ -293,6 +379,24 @@ class Copier(peers.Program):
         return [['cp', str(disk.raw), str(folder / disk.name)]]
 
 
+class CopyBack(restores.Restore):
+    """Gets back what that has stored."""
+
+    name = 'copy-restore'
+    title = 'cp'
+    of = 'copy'
+    keeps_all = True
+
+    def __init__(self, command):
+        self._copy = command.split()
+
+    def image(self, disk, out):
+        return out / disk.name
+
+    def _command(self, program, disk, folder, out):
+        return [*self._copy, str(folder / disk.name), str(out)]
+
+
 class TestRounds:
 
     @pytest.fixture
@@ -337,6 +441,33 @@ class TestRounds:
                 rounds.TURNS.items(), contents, kept, strict=False)]
         last = tmp_path / contents[-1].decode()
         assert last.stat().st_nlink == (2 if one_file_system else 1)
+
+    def test_what_is_restored_has_to_be_stored(self):
+        stored = {name for name in rounds.NAMES
+                  if name not in restores.NEEDS}
+        assert set(restores.NEEDS.values()) <= stored
+
+    @needs_time
+    @pytest.mark.parametrize('command', ['cp', 'cp --attributes-only'])
+    def test_what_is_restored_is_compared(
+            self, copier, monkeypatch, tmp_path, command):
+        copy_back = CopyBack(command)
+        monkeypatch.setattr(
+            restores, 'of',
+            lambda program: [copy_back] if program is copier else [])
+        monkeypatch.setitem(restores.NEEDS, copy_back.name, copier.name)
+        scratch = tmp_path / 'scratch'
+        scratch.mkdir()
+        benchmark = rounds.Benchmark(scratch, 2, 1, False, [copy_back.name])
+        if command != 'cp':
+            with pytest.raises(process.LabError, match='cmp'):
+                benchmark.run()
+            return
+        found = benchmark.run()
+        assert [(each.disk, each.program, len(each.samples), each.verified)
+                for each in found.series] == [
+            ('root', 'copy', 2, 'root'),
+            ('restored', 'copy-restore', 2, 'every byte (cmp)')]
 
     def test_all_that_can_be_asked_for(self):
         assert {'ours', 'ours-day', 'ours-unchanged', 'borg-day',
@@ -456,6 +587,24 @@ class TestLimits:
         told = limits.changes(image, image, self.CLUSTER, 2)
         assert (told['clusters'], told['stored']) == (0, 0)
 
+    def test_get(self, tmp_path):
+        for number in range(9):
+            (tmp_path / f'pack-{number}').write_bytes(bytes(100_000 + number))
+        handler = functools.partial(
+            http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+        with http.server.ThreadingHTTPServer(
+                ('127.0.0.1', 0), handler) as server:
+            threading.Thread(target=server.serve_forever).start()
+            try:
+                url = f'http://127.0.0.1:{server.server_port}'
+                names = [f'pack-{number}' for number in range(9)]
+                told = limits.get(names, url, 'token')
+                with pytest.raises(OSError, match='404'):
+                    limits.get(['missing'], url, 'token')
+            finally:
+                server.shutdown()
+        assert told['bytes'] == 9 * 100_000 + sum(range(9))
+
     def test_runs_are_whole_clusters_once_each(self, image):
         runs = list(limits.runs(image, 4 * self.CLUSTER))
         assert runs == [(0, 4 * self.CLUSTER),
@@ -463,10 +612,34 @@ class TestLimits:
                         (128 * self.CLUSTER, 132 * self.CLUSTER)]
 
 
-def test_metadata():
-    told = metadata.measure(2000)
-    # Each cluster has at least its digest and its offset in the index.
-    assert told['stored'] > 2000 * 36
+def test_a_rollback_is_paced_and_writes_what_differs(tmp_path, monkeypatch):
+    paced = []
+    monkeypatch.setattr(rollback.limit.RateLimit, 'take',
+                        lambda self, size: paced.append(size))
+    (tmp_path / 'repo').mkdir()
+    store = directory.DirectoryStore(tmp_path / 'repo')
+    content = random.Random(1).randbytes(8 * handmade.C) + bytes(handmade.C)
+    snapshot = handmade.History(store).capture(content)
+    path = tmp_path / 'disk.raw'
+    told = rollback.run(str(tmp_path / 'repo'), snapshot.id, str(path))
+    assert path.read_bytes() == content
+    assert told['written_bytes'] == sum(paced) > 8 * handmade.C
+    paced.clear()
+    with open(path, 'r+b') as file:
+        file.seek(5 * handmade.C)
+        file.write(b'changed')
+    told = rollback.run(str(tmp_path / 'repo'), snapshot.id, str(path))
+    assert path.read_bytes() == content
+    assert told['differing_clusters'] == 1
+    assert handmade.C < told['written_bytes'] == sum(paced)
+
+
+@pytest.mark.parametrize('shared', [False, True])
+def test_metadata(shared):
+    told = metadata.measure(2000, shared)
+    # Each new cluster has at least its digest in the index.
+    assert (told['index_bytes'] > 2000 * 32) is not shared
+    assert told['map_bytes'] > 0 and told['head_bytes'] > 0
     assert told['most'] >= told['gathered'] >= 0
 
 

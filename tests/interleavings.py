@@ -98,7 +98,7 @@ class _Turn(base.Store):
         return self._call('get_range', name, offset, length)
 
     def iter_bytes(self, name, chunk_size=base.CHUNK_SIZE):
-        raise NotImplementedError
+        yield from self._call('iter_bytes', name, chunk_size)
 
     def stat(self, name):
         return self._call('stat', name)
@@ -124,7 +124,7 @@ class _Turn(base.Store):
             self._stop_before(operation, name, count)
             try:
                 result = getattr(self._store, operation)(name, *args)
-                if operation == 'list':
+                if operation in ('list', 'iter_bytes'):
                     result = tuple(result)
             except Exception as e:
                 result = e

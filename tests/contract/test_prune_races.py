@@ -296,7 +296,7 @@ def test_parent_cannot_be_deleted_during_the_capture(scene, make_store):
     scene.upload(store)
     refused = outcome(in_thread(lambda: scene.delete(store)))
     assert isinstance(refused, errors.SnapshotInUse)
-    assert refused.child == scene.intent.snapshot
+    assert refused.user == scene.intent.snapshot
     child = world.commit(scene.intent)
     # The lease is still there, but nobody needs it any more.
     assert outcome(in_thread(lambda: scene.delete(store))) == scene.parent
@@ -439,6 +439,16 @@ def test_two_snapshots_of_one_node_at_a_time(make_store):
     world.assert_all_whole()
 
 
+def replace_by_a_child(world, parent):
+    """Capture upon a parent, from the lease to its end; delete the parent."""
+    intent = world.upload([1, 3], parent)
+    world.lease(intent)
+    child = world.commit(intent)
+    lease.delete(world.store, intent.lineage, intent.snapshot)
+    world.delete(parent)
+    return child
+
+
 def test_a_child_of_a_child_sees_what_is_condemned(make_store):
     # Two whole captures fit between two requests of a prune. It could see
     # the lease of neither.
@@ -447,12 +457,8 @@ def test_a_child_of_a_child_sees_what_is_condemned(make_store):
     children = []
 
     def capture_a_child():
-        intent = world.upload([1, 3], first)
-        world.lease(intent)
-        children.append(world.commit(intent))
-        lease.delete(world.store, intent.lineage, intent.snapshot)
-        world.delete(first)
-        slow.on('get', f'{intent.snapshot}/manifest').call(
+        children.append(replace_by_a_child(world, first))
+        slow.on('get', f'{children[0].id}/manifest').call(
             capture_a_child_of_it)
 
     def capture_a_child_of_it():
@@ -479,11 +485,7 @@ def test_a_child_is_spared_though_its_parent_was_condemned(make_store):
     children = []
 
     def capture_a_child():
-        intent = world.upload([1, 3], first)
-        world.lease(intent)
-        children.append(world.commit(intent))
-        lease.delete(world.store, intent.lineage, intent.snapshot)
-        world.delete(first)
+        children.append(replace_by_a_child(world, first))
     slow = faults.Faults()
     slow.on('get', f'{first.id}/manifest').call(capture_a_child)
     found = prune.prune(

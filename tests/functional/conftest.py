@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab for the functional tests: one, for all of them.
+"""The lab for the functional tests: one, for all of them, and their order.
 
 ``SNAPSHOT_LAB_KEEP=1`` leaves it up at the end.
 """
 
+import contextlib
 import os
+import pathlib
 
 import pytest
 
 from tests.functional.lab import lab as lab_
+from tests.functional.lab import process
 from tests.functional.lab import report
+
+# Tests that share a node, and go on from each other's end; the last looks
+# through all that the others have left behind. They come after all others.
+ORDER = ('test_snapshot', 'test_restore', 'test_secrets')
+
+
+def pytest_collection_modifyitems(items):
+    folder = pathlib.Path(__file__).parent
+    late = [folder / f'{name}.py' for name in ORDER]
+    # Stable: within a module the order stays.
+    items.sort(key=lambda item: late.index(item.path) + 1
+               if item.path in late else 0)
 
 
 @pytest.fixture(scope='session')
@@ -39,3 +54,21 @@ def lab(request, pytestconfig):
         here.down(keep_files=failed)
         if failed:
             report.say(f'logs and disks are in {here.state_dir}')
+
+
+@pytest.fixture
+def node(lab):
+    """The lab's node, active and with its system running."""
+    node = lab.node()
+    shown = node.show()
+    assert shown['provision_state'] == 'active', shown['last_error']
+    assert not shown['maintenance']
+    yield node
+    lab.proxy.clear()
+    # A test that has failed must not take the next one with it.
+    if node.show()['provision_state'] not in ('active', 'service failed'):
+        with contextlib.suppress(process.LabError):
+            node.wait('active')
+    if node.show()['provision_state'] == 'service failed':
+        node.abort()
+        node.wait('active')

@@ -99,14 +99,18 @@ class Captured:
 
 def find(path):
     with block.BlockDisk(str(path)) as disk:
-        [hint] = sources.find(disk)
+        [hint] = sources.find(disk, survey_of(disk).regions, lambda: None)
         return hint
 
 
 def data_of(path):
     """Give what a capture reads; of a device, for a file has holes."""
     with disks.loop_device(path) as device, block.BlockDisk(device) as disk:
-        return survey.survey(disk, all_blocks=False, skip_gaps=False).extents
+        return survey_of(disk).extents
+
+
+def survey_of(disk):
+    return survey.survey(disk, all_blocks=False, skip_gaps=False)
 
 
 def work(folder, disk, script):

@@ -27,6 +27,10 @@ DEPLOY_INTERFACES = ('direct,custom-agent,direct-snapshot,'
 
 Options = collections.abc.Mapping[str, collections.abc.Mapping[str, object]]
 
+#: An agent that is not heard of for so many seconds is given up. It is less
+#: than a ramdisk takes to boot.
+IMPATIENT: Options = {'conductor': {'service_callback_timeout': 20}}
+
 
 class Ironic:
     """Configuration, service and client.

@@ -33,6 +33,9 @@ from tests.functional.lab.build import osimage
 from tests.functional.lab.build import ramdisk
 from tests.servers import swift as swift_
 
+#: By which the disk of a machine is larger than the one before.
+STEP_BYTES = 1 << 30
+
 SERVICES = ('memcached', 'account', 'container', 'object', 'swift', 'storage',
             'ironic', 'http', 'sushy')
 
@@ -124,12 +127,16 @@ class Lab:
 
     @property
     def machines(self) -> dict[str, machine.Machine]:
-        """The machines behind the BMC, by name."""
+        """The machines behind the BMC, by name.
+
+        Each has a disk that is larger than the one before has.
+        """
         return {
             name: machine.Machine(
                 name=name, folder=self.state_dir / 'machines' / name,
-                agent_port=self.ports[name])
-            for name in self._known.machines}
+                agent_port=self.ports[name],
+                disk_bytes=machine.DISK_BYTES + number * STEP_BYTES)
+            for number, name in enumerate(self._known.machines)}
 
     @property
     def bmc(self) -> bmc_.Bmc:
@@ -166,6 +173,13 @@ class Lab:
                                      self.state_dir, uefi=uefi)
         self._booted.append(booted)
         return booted.start()
+
+    def publish(self, image: pathlib.Path) -> str:
+        """Put an image on the file server.
+
+        :returns: its URL, for Ironic and the agent.
+        """
+        return self._serve(image.name, image, self.ports['http'])
 
     @property
     def swift(self) -> swift_.SwiftServer:
@@ -286,12 +300,15 @@ class Lab:
     def _publish(self, image: osimage.OsImage, disk: ramdisk.Ramdisk,
                  port: int) -> node_.Files:
         """Put the OS image on the file server, and say where all is."""
-        folder = self.state_dir / 'www/images'
-        folder.mkdir(parents=True)
-        (folder / 'os.qcow2').symlink_to(image.qcow2)
         return node_.Files(
             kernel=f'file://{disk.kernel}',
             ramdisk=f'file://{disk.initramfs}',
             image_raw=str(image.raw),
-            image_url=f'http://{ironic_.HOST}:{port}/images/os.qcow2',
+            image_url=self._serve('os.qcow2', image.qcow2, port),
             image_sha256=machine.sha256(image.qcow2))
+
+    def _serve(self, name: str, path: pathlib.Path, port: int) -> str:
+        folder = self.state_dir / 'www/images'
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(path)
+        return f'http://{ironic_.HOST}:{port}/images/{name}'

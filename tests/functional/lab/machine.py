@@ -133,6 +133,7 @@ class Machine:
     name: str
     folder: pathlib.Path
     agent_port: int     #: on this machine's loopback; leads to the agent
+    disk_bytes: int = DISK_BYTES
 
     @property
     def uuid(self) -> str:
@@ -168,7 +169,7 @@ class Machine:
             self.disk_path.touch()
         else:
             copy_sparse(image, self.disk_path)
-        os.truncate(self.disk_path, DISK_BYTES)
+        os.truncate(self.disk_path, self.disk_bytes)
         if image is not None:
             # As the agent does after writing an image: the backup of the
             # partition table belongs at the end of the disk.

@@ -24,6 +24,12 @@ FAILED = ('service failed', 'deploy failed', 'adopt failed', 'clean failed',
 Progress = collections.abc.Callable[[float, str], None]
 
 
+def image_info(url: str, sha256: str) -> dict[str, object]:
+    """Return the instance_info that deploys a qcow2 image."""
+    return {'image_source': url, 'image_checksum': sha256,
+            'image_disk_format': 'qcow2', 'image_type': 'whole-disk'}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Files:
     """What nodes boot and are deployed with."""
@@ -85,16 +91,30 @@ class Node:
         self.client.set_node_provision_state(self.uuid, 'manage')
         self.wait('manageable')
 
-    def deploy(self, progress: Progress | None = None) -> None:
-        """Deploy the lab's OS image as Ironic does, from an empty disk."""
+    def deploy(self, progress: Progress | None = None,
+               **instance_info: object) -> None:
+        """Deploy as Ironic does, from an empty disk.
+
+        :param instance_info: what; by default the lab's OS image.
+        """
         self.machine.create_disk()
-        self.client.set_node_provision_state(self.uuid, 'provide')
-        self.wait('available')
-        self._set_instance()
+        if self.show()['provision_state'] == 'manageable':
+            self.provide()
+        self._set_instance(instance_info)
         since = self.console.mark()
         self.client.set_node_provision_state(self.uuid, 'active')
         self.wait('active', progress=progress)
         self.console.wait_up(since)
+
+    def provide(self) -> None:
+        """Offer it for deployment."""
+        self.client.set_node_provision_state(self.uuid, 'provide')
+        self.wait('available')
+
+    def undeploy(self) -> None:
+        """Take it away from its user."""
+        self.client.set_node_provision_state(self.uuid, 'deleted')
+        self.wait('available')
 
     def adopt(self) -> None:
         """Make the node active with the OS image already on its disk.
@@ -110,12 +130,12 @@ class Node:
         self.power_on()
         self.console.wait_up(since)
 
-    def _set_instance(self) -> None:
+    def _set_instance(
+            self, instance_info: dict[str, object] | None = None) -> None:
         self.client.update_node(
-            self.uuid, instance_id=str(uuid.uuid4()), instance_info={
-                'image_source': self._files.image_url,
-                'image_checksum': self._files.image_sha256,
-                'image_disk_format': 'qcow2', 'image_type': 'whole-disk'})
+            self.uuid, instance_id=str(uuid.uuid4()),
+            instance_info=instance_info or image_info(
+                self._files.image_url, self._files.image_sha256))
 
     # Asking things of it
 
@@ -133,6 +153,11 @@ class Node:
         """Request the service step that takes a snapshot."""
         self.service([{'interface': 'deploy', 'step': 'snapshot',
                        'args': arguments}])
+
+    def restore(self, snapshot: str, **arguments: object) -> None:
+        """Request the service step that restores a snapshot."""
+        self.service([{'interface': 'deploy', 'step': 'restore', 'args': {
+            'snapshot': snapshot, 'confirm': self.name, **arguments}}])
 
     def abort(self) -> None:
         """Abort what the node waits for, or leave a failed state."""

@@ -50,7 +50,8 @@ MODULES = [
     'drivers/char/virtio_console.ko', 'drivers/net/virtio_net.ko',
     'drivers/net/net_failover.ko', 'net/core', 'drivers/acpi', 'drivers/md',
     'fs/isofs', 'fs/fat', 'fs/nls', 'fs/ext4', 'fs/jbd2', 'fs/mbcache.ko',
-    'drivers/input/evdev.ko', 'lib', 'crypto', 'arch/x86/crypto']
+    'fs/xfs', 'fs/btrfs', 'drivers/input/evdev.ko', 'lib', 'crypto',
+    'arch/x86/crypto']
 
 #: Never used in the ramdisk, and read from the CD at every boot. Patterns
 #: below the root.
@@ -58,7 +59,9 @@ UNUSED = [
     'boot', 'var/cache', 'var/lib/apt', 'var/lib/dpkg', 'var/log',
     'usr/lib/apt', 'usr/bin/apt*', 'usr/bin/dpkg*', 'usr/bin/perl*',
     'usr/lib/*/perl*', 'usr/lib/*/libperl*', 'usr/lib/*/libapt-*',
-    'usr/lib/*/gconv', 'usr/bin/qemu-nbd', 'usr/bin/qemu-io',
+    # mtools need the code page of FAT, 850.
+    'usr/lib/*/gconv/[!Ig]*', 'usr/lib/*/gconv/I[!B]*',
+    'usr/lib/*/gconv/IBM[!8]*', 'usr/bin/qemu-nbd', 'usr/bin/qemu-io',
     'usr/bin/localedef', 'usr/sbin/tc', 'sbin/tc',
     'usr/lib/udev/hwdb.*', 'usr/share/zoneinfo', 'usr/share/perl*',
     'usr/share/misc', 'usr/share/bash-completion', 'usr/share/common-licenses',

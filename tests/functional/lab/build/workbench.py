@@ -20,7 +20,7 @@ KERNEL_PACKAGES = {'debian': 'linux-image-amd64',
                    'ubuntu': 'linux-image-generic'}
 
 PROGRAMS = ['busybox', 'kmod', 'mkfs.ext4', 'mkfs.vfat', 'mkfs.f2fs', 'lvm',
-            'mdadm', 'blkid']
+            'mdadm', 'blkid', 'partx', 'prlimit']
 #: Other names of programs that do what they are called.
 LINKS = {'modprobe': 'kmod', 'pvcreate': 'lvm', 'vgcreate': 'lvm',
          'lvcreate': 'lvm', 'lvextend': 'lvm', 'vgchange': 'lvm'}

@@ -115,7 +115,7 @@ def test_there_are_connections_for_all_threads(tmp_path, repo, swift):
         '--json',
         '--quiet',
         '--workers=1',
-        '--memory-limit=56M',
+        '--memory-limit=41M',
         env=variables(swift, swift.key),
     )
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,14 @@ import shutil
 
 from tests.functional.lab import machine
 from tests.functional.lab import process
+from tests.functional.lab import report
 from tests.functional.lab.build import workbench
 
 MEMORY_MIB = 512
+
+# It is up in some ten seconds. Now and then one has stopped before its kernel
+# said a word, with its processors busy; then it is switched on once more.
+BOOT_TIMEOUT_S = 90.0
 
 
 class Machine:
@@ -35,6 +40,38 @@ class Machine:
 
     def start(self) -> 'Machine':
         """Switch the machine on, and wait for its shell."""
+        try:
+            return self._boot()
+        except process.LabError as error:
+            if self.console.text():
+                raise
+            report.say(f'switching the workbench on again: {error}')
+        return self._boot()
+
+    def cut_power(self) -> None:
+        """Switch the machine off; what it had not written yet is lost."""
+        self._daemon.kill()
+        self._daemon.stop()
+
+    def __enter__(self) -> 'Machine':
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cut_power()
+
+    # Private
+
+    def _boot(self) -> 'Machine':
+        self._switch_on()
+        try:
+            self.console.wait('SNAPSHOT-LAB workbench is up',
+                              timeout=BOOT_TIMEOUT_S)
+        except BaseException:
+            self.cut_power()
+            raise
+        return self
+
+    def _switch_on(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         system = workbench.build()
@@ -60,16 +97,3 @@ class Machine:
             f'socket,id=shell,path={self.shell.path},server=on,wait=off',
             '-device', 'virtserialport,chardev=shell,name=lab.shell'],
             env={'TMPDIR': os.fspath(self.folder)})
-        self.console.wait('SNAPSHOT-LAB workbench is up')
-        return self
-
-    def cut_power(self) -> None:
-        """Switch the machine off; what it had not written yet is lost."""
-        self._daemon.kill()
-        self._daemon.stop()
-
-    def __enter__(self) -> 'Machine':
-        return self.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.cut_power()

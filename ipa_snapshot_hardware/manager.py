@@ -51,6 +51,8 @@ LOG = log.getLogger(__name__)
 _LEAST_ROOT_SIZE = 4 * units.GiB
 # Ironic keeps the error in a column of limited size.
 _MESSAGE_LIMIT = 1000
+# States of a node while Ironic deploys it.
+_DEPLOYING = frozenset({'deploying', 'wait call-back'})
 
 _BOTH = {
     'protocol': 'Version of these arguments.',
@@ -76,7 +78,8 @@ _SNAPSHOT_OPTIONAL = _BOTH_OPTIONAL | {
     'skip_gaps': 'Leave out the inside of large unpartitioned gaps.',
     'allow_bad_sectors': 'Go on past what cannot be read, recording it.',
     'adaptive_level': 'Choose the level of the compression on the way.',
-    'bandwidth_limit': 'Most bytes to send per second; 0 for no limit.',
+    'bandwidth_limit': 'Most bytes to move to and from Swift per second; 0 '
+    'for no limit.',
     'io_priority': 'Priority of reading: normal, low or idle.',
     'parent': 'Snapshot to build upon; set by the conductor.',
     'full_reason': 'Why there is no parent; set by the conductor.',
@@ -119,27 +122,13 @@ class SnapshotHardwareManager(hardware.HardwareManager):
 
     def get_service_steps(self, node, ports):
         return [
-            {
-                'step': 'snapshot',
-                'interface': 'deploy',
-                'priority': 0,
-                'reboot_requested': False,
-                'abortable': True,
-                'argsinfo': _argsinfo(_SNAPSHOT, _SNAPSHOT_OPTIONAL),
-            },
+            _step('snapshot', _SNAPSHOT, _SNAPSHOT_OPTIONAL, abortable=True),
             _restore_step(),
         ]
 
     def get_deploy_steps(self, node, ports):
         return [
-            {
-                'step': 'write_config_drive',
-                'interface': 'deploy',
-                'priority': 0,
-                'reboot_requested': False,
-                'abortable': False,
-                'argsinfo': _argsinfo(_CONFIG_DRIVE, {}),
-            },
+            _step('write_config_drive', _CONFIG_DRIVE, {}),
             _restore_step(),
         ]
 
@@ -237,23 +226,23 @@ class SnapshotHardwareManager(hardware.HardwareManager):
 # Private
 
 
-def _argsinfo(required, optional):
+def _step(name, required, optional, abortable=False):
     return {
-        name: {'description': text, 'required': name in required}
-        for name, text in (required | optional).items()
+        'step': name,
+        'interface': 'deploy',
+        'priority': 0,
+        'reboot_requested': False,
+        'abortable': abortable,
+        'argsinfo': {
+            each: {'description': text, 'required': each in required}
+            for each, text in (required | optional).items()
+        },
     }
 
 
 def _restore_step():
-    return {
-        'step': 'restore',
-        'interface': 'deploy',
-        'priority': 0,
-        'reboot_requested': False,
-        # The disk is not bootable meanwhile.
-        'abortable': False,
-        'argsinfo': _argsinfo(_RESTORE, _RESTORE_OPTIONAL),
-    }
+    # Not abortable: the disk is not bootable meanwhile.
+    return _step('restore', _RESTORE, _RESTORE_OPTIONAL)
 
 
 def _command_error(code, error):
@@ -382,11 +371,14 @@ def _telling_of_writes(name, means):
 def _writes_config_drive(wanted):
     """Tell whether the agent, later on, writes a config drive.
 
-    It does so for a deployment whose user gave one.
+    It does so for a deployment whose user gave one. A node that is active
+    may still have that, and nobody writes it again.
     """
     node = hardware.get_cached_node() or {}
-    return wanted.verb == restore_request.CLONE and bool(
-        node.get('instance_info', {}).get('configdrive')
+    return (
+        wanted.verb == restore_request.CLONE
+        and node.get('provision_state') in _DEPLOYING
+        and bool(node.get('instance_info', {}).get('configdrive'))
     )
 
 

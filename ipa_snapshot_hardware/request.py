@@ -85,7 +85,8 @@ class CaptureRequest:
     :param skip_gaps: leave out the inside of large unpartitioned gaps.
     :param allow_bad_sectors: go on past what cannot be read, recording it.
     :param adaptive_level: choose the codec's level on the way.
-    :param bandwidth_limit: of uploads, in bytes per second; 0: none.
+    :param bandwidth_limit: of what moves to and from the store, in bytes per
+        second; 0: none.
     :param io_priority: of reading: ``normal``, ``low`` or ``idle``.
     :param slice_seconds: after which the step answers.
     :param parent: the snapshot to build upon, or None.

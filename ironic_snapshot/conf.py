@@ -100,9 +100,11 @@ SNAPSHOT_OPTS = [
                     '0: half of what is free, at most 1024.'),
     cfg.IntOpt('bandwidth_limit',
                default=0, min=0, max=BANDWIDTH_MAX,
-               help='MiB that one capture may upload, or one restore fetch, '
-                    'per second; 0: no limit. A step may ask for less, not '
-                    'for more.'),
+               help='MiB that one capture or one restore may move to and from '
+                    'Swift per second: what a capture stores and what it '
+                    'reads of its parent count together, and all that a '
+                    'restore fetches; 0: no limit. A step may ask for less, '
+                    'not for more.'),
     cfg.StrOpt('io_priority',
                default='normal',
                choices=[('normal', 'As everything else in the ramdisk.'),

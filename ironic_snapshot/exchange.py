@@ -121,6 +121,23 @@ def check_result(result: Any, **expected: str) -> bool:
     return more
 
 
+def note_progress(node, this: Any, result: dict[str, Any]) -> Any:
+    """Note how far the agent is, and see that it gets on.
+
+    The node record is changed and not saved.
+
+    :param result: of a slice that was not the last.
+    :returns: the record with it.
+    :raises: Corrupted when it is nonsense, Stalled when nothing moves.
+    """
+    moment = CLOCK.time()
+    this = dataclasses.replace(this, progress=this.progress.reported(
+        result.get('progress'), moment))
+    this.note(node)
+    this.progress.check_moving(CONF.snapshot.stall_timeout, moment)
+    return this
+
+
 def check_seconds(value: Any) -> float | None:
     """A time that the agent says, or None if it makes no sense."""
     if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:

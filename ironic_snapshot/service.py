@@ -166,11 +166,7 @@ def take(task, command: dict[str, Any]) -> bool:
     if not more:
         _finish(node, this, result)
         return False
-    now = exchange.CLOCK.time()
-    this = dataclasses.replace(
-        this, progress=this.progress.reported(result.get('progress'), now))
-    this.note(node)
-    this.progress.check_moving(CONF.snapshot.stall_timeout, now)
+    this = exchange.note_progress(node, this, result)
     LOG.info('Snapshot %(snapshot)s of node %(node)s: phase %(phase)s, '
              '%(percent)d %% read, %(stored)d bytes stored',
              {'snapshot': this.snapshot, 'node': node.uuid,

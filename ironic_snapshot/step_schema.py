@@ -22,7 +22,7 @@ BANDWIDTH_LIMIT: dict[str, Any] = {
     'type': 'integer',
     'minimum': 1,
     'maximum': BANDWIDTH_MAX,
-    'description': 'MiB to send or fetch per second at most, 1 to '
+    'description': 'MiB to move to and from Swift per second at most, 1 to '
                    f'{BANDWIDTH_MAX} (default: [snapshot]bandwidth_limit, '
                    'which is the most there is).',
 }

@@ -4,8 +4,12 @@
 import io
 import logging
 
+import pytest
 from oslo_config import cfg
 from oslo_log import log
+
+#: Looks like a signature.
+CANARY = 'c0ffee' * 10 + 'cafe'
 
 
 def start(monkeypatch):
@@ -31,3 +35,11 @@ def start(monkeypatch):
         monkeypatch.setattr(logger, 'propagate', True)
     logging.root.manager._clear_cache()
     return stream
+
+
+@pytest.fixture
+def output(monkeypatch):
+    """All that is logged until the end of the test."""
+    yield start(monkeypatch)
+    monkeypatch.undo()
+    logging.root.manager._clear_cache()

@@ -322,13 +322,8 @@ class Device(base.Disk):
     def _read_error(
         self, offset: int, length: int, reason: str | None
     ) -> errors.DiskReadError:
-        return errors.DiskReadError(
-            device=self.name,
-            serial=self.serial or 'unknown',
-            offset=offset,
-            length=length,
-            sector_size=self.logical_sector_size,
-            reason=reason or 'unknown error',
+        return sector.read_error(
+            self, offset, length, reason or 'unknown error'
         )
 
 

@@ -60,7 +60,9 @@ class MemoryDisk(base.Disk):
             raise ValueError(f'{self.name} is closed')
         length = len(buffer)
         if offset < 0 or offset + length > self.size:
-            raise self._read_error(offset, length, 'beyond the end')
+            raise sector.read_error(
+                self, offset, length, 'beyond the end'
+            )
         if self._touches_bad(offset, length):
             start = offset - offset % self.logical_sector_size
             end = min(
@@ -75,7 +77,7 @@ class MemoryDisk(base.Disk):
                 lambda at, size: not self._touches_bad(at, size),
             )
             if found:
-                raise self._read_error(*found, 'Input/output error')
+                raise sector.read_error(self, *found, 'Input/output error')
         buffer[:] = self.content[offset : offset + length]
 
     def check_unchanged(self) -> None:
@@ -97,18 +99,6 @@ class MemoryDisk(base.Disk):
             offset < -(-end // size) * size
             and start - start % size < offset + length
             for start, end in self._bad
-        )
-
-    def _read_error(
-        self, offset: int, length: int, reason: str
-    ) -> errors.DiskReadError:
-        return errors.DiskReadError(
-            device=self.name,
-            serial=self.serial or 'unknown',
-            offset=offset,
-            length=length,
-            sector_size=self.logical_sector_size,
-            reason=reason,
         )
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which sectors of a failed read are the unreadable ones."""
+"""Which sectors of a failed read are the unreadable ones, and the error."""
 
 from collections.abc import Callable
+
+from ironic_snapshot_core import errors
+from ipa_snapshot_hardware.disk import base
 
 # A failing sector can keep a disk busy for many seconds, so the run behind
 # the first failing sector is followed only this far.
@@ -48,3 +51,21 @@ def find_unreadable(
             break
         found += step
     return start, found - start
+
+
+def read_error(
+    disk: base.Disk, offset: int, length: int, reason: str
+) -> errors.DiskReadError:
+    """Make the error that names what cannot be read.
+
+    :param offset: in bytes.
+    :param length: in bytes.
+    """
+    return errors.DiskReadError(
+        device=disk.name,
+        serial=disk.serial or 'unknown',
+        offset=offset,
+        length=length,
+        sector_size=disk.logical_sector_size,
+        reason=reason,
+    )

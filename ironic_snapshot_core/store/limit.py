@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A limit on the bytes that all threads together send in a second.
+"""A limit on the bytes that all threads together move in a second.
 
 A store that sends piece by piece asks the limit before each piece
 (``SwiftStore(pace=limit.take)``), so that the wire is used evenly, or after
@@ -40,7 +40,7 @@ class RateLimit:
         self._paid = self._clock.monotonic()
 
     def take(self, size: int) -> None:
-        """Wait until so many bytes more may be sent.
+        """Wait until so many bytes more may be moved.
 
         Threads are served in the order in which they come.
 

@@ -132,16 +132,21 @@ class QemuRestore(OfOurs):
                 str(self.image(disk, out))]
 
 
-class ResticRestore(Restore):
+class OfArchive(Restore):
+    """What puts a file where it was, below a folder."""
+
+    keeps_all = True
+
+    def image(self, disk: disks.Disk, out: pathlib.Path) -> pathlib.Path:
+        return out / disk.raw.relative_to('/')
+
+
+class ResticRestore(OfArchive):
     """restic; its version may know no holes."""
 
     name = 'restic-restore'
     title = 'restic restore'
     of = 'restic'
-    keeps_all = True
-
-    def image(self, disk: disks.Disk, out: pathlib.Path) -> pathlib.Path:
-        return out / disk.raw.relative_to('/')
 
     def _command(self, program: peers.Program, disk: disks.Disk,
                  folder: pathlib.Path, out: pathlib.Path) -> list[str]:
@@ -150,16 +155,12 @@ class ResticRestore(Restore):
                 str(out), *options]
 
 
-class BorgRestore(Restore):
+class BorgRestore(OfArchive):
     """borg, which extracts into the folder where it is run."""
 
     name = 'borg-restore'
     title = 'borg extract --sparse'
     of = 'borg'
-    keeps_all = True
-
-    def image(self, disk: disks.Disk, out: pathlib.Path) -> pathlib.Path:
-        return out / disk.raw.relative_to('/')
 
     def _command(self, program: peers.Program, disk: disks.Disk,
                  folder: pathlib.Path, out: pathlib.Path) -> list[str]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real agent, as far as commands go, on a machine with drawn disks."""
 
-import contextlib
 import json
 
+import pytest
 from ironic_python_agent import config as _config  # noqa: F401  options
 from ironic_python_agent import encoding
 from ironic_python_agent import hardware
@@ -53,8 +53,8 @@ class Agent(extensions.ExecuteCommandMixin):
         return json.loads(encoding.RESTJSONEncoder().encode(result))
 
 
-@contextlib.contextmanager
-def machines(monkeypatch):
+@pytest.fixture
+def use(monkeypatch):
     """Give a function that puts the agent on a machine with some disks.
 
     Each time it is another process, as far as our hardware manager goes.
@@ -63,7 +63,7 @@ def machines(monkeypatch):
     cfg.CONF.set_override('disk_wait_attempts', 1)
     cfg.CONF.set_override('partprobe_attempts', 1, group='disk_utils')
 
-    def use(*devices):
+    def put(*devices):
         found = []
         for each in (manager.SnapshotHardwareManager(), Machine(*devices)):
             found.append(
@@ -75,7 +75,7 @@ def machines(monkeypatch):
             )
         monkeypatch.setattr(hardware, '_global_managers', found)
 
-    yield use
+    yield put
     cfg.CONF.clear_override('partprobe_attempts', group='disk_utils')
     cfg.CONF.clear_override('disk_wait_attempts')
 
@@ -107,6 +107,17 @@ def node(hints=None, **properties):
         'instance_info': {},
         'driver_internal_info': {},
     }
+
+
+def argument_names(told):
+    """Give the names of required and of optional arguments of a step.
+
+    :param told: the step, as Ironic is told of it.
+    """
+    required = {
+        name for name, info in told['argsinfo'].items() if info['required']
+    }
+    return required, set(told['argsinfo']) - required
 
 
 def step(args, name='snapshot'):

@@ -290,3 +290,9 @@ def capture_threads():
         for thread in threading.enumerate()
         if thread.name.startswith('snapshot-')
     ]
+
+
+def join_captures(timeout_s=30):
+    """Wait until what runs in the background has ended."""
+    for thread in capture_threads():
+        thread.join(timeout_s)

@@ -169,14 +169,19 @@ class ConductorTestCase(mgr_utils.ServiceSetUpMixin, db_base.DbTestCase):
         patcher.start()
         self.addCleanup(patcher.stop)
         self.power = self._record_power()
-        self.node = obj_utils.create_test_node(
-            self.context, name='node-0', driver=self.driver,
-            boot_interface='fake', deploy_interface=self.deploy_interface,
-            network_interface='noop', storage_interface='noop',
-            provision_state=states.ACTIVE, target_provision_state=None,
-            power_state=states.POWER_ON, instance_uuid=None, owner=None,
-            lessee=None, driver_internal_info={},
-            instance_info={'image_source': 'http://example.org/image'})
+        self.node = self.create_node(name='node-0')
+
+    def create_node(self, **fields):
+        """A node that is active and belongs to nobody, unless told."""
+        return obj_utils.create_test_node(self.context, **{
+            'driver': self.driver, 'boot_interface': 'fake',
+            'deploy_interface': self.deploy_interface,
+            'network_interface': 'noop', 'storage_interface': 'noop',
+            'provision_state': states.ACTIVE, 'target_provision_state': None,
+            'power_state': states.POWER_ON, 'instance_uuid': None,
+            'owner': None, 'lessee': None, 'driver_internal_info': {},
+            'instance_info': {'image_source': 'http://example.org/image'},
+            **fields})
 
     def _record_power(self):
         """The BMC's log: power changes and boot devices, in order."""
@@ -252,9 +257,13 @@ class ConductorTestCase(mgr_utils.ServiceSetUpMixin, db_base.DbTestCase):
     def time_out(self):
         """What the conductor does when heartbeats stay away."""
         with task_manager.acquire(self.context, self.node.uuid) as task:
+            clean_up = {
+                states.SERVICEWAIT: manager_utils.cleanup_servicewait_timeout,
+                states.DEPLOYWAIT: manager_utils.cleanup_after_timeout,
+            }[task.node.provision_state]
             task.process_event(
                 'fail', callback=self.service._spawn_worker,
-                call_args=(manager_utils.cleanup_servicewait_timeout, task),
+                call_args=(clean_up, task),
                 err_handler=manager_utils.provisioning_error_handler)
         self.node.refresh()
 

@@ -4,21 +4,30 @@
 The agent is scripted at its HTTP edge, but what it runs is the real capture
 of the ramdisk side with the real grant.
 """
+import contextlib
 import json
 import logging
 import subprocess
 from unittest import mock
 
 from ironic.common import driver_factory
+from ironic.common import exception
 from ironic.common import states
+from ironic.conductor import task_manager
+from ironic.drivers.modules import agent
+from ironic.drivers.modules import fake
+from ironic.drivers.modules.storage import noop
 from keystoneauth1 import loading
 import pytest
+import requests
 
 from ironic_snapshot import attempt
 from ironic_snapshot import exchange
 from ironic_snapshot import service
 from ironic_snapshot.targets import swift as swift_target
+from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
+from ironic_snapshot_core import prune
 from ironic_snapshot_core.clock import ManualClock
 from ironic_snapshot_core.clock import SystemClock
 from tests.contract import conductor_base
@@ -41,7 +50,8 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
     def setUp(self):
         super().setUp()
         self.caplog.set_level(logging.DEBUG)
-        self.container = f'snapshots-{self.id().rsplit(".", 1)[1]}'[:120]
+        # No other test, also of another class, sees what is in it.
+        self.container = '-'.join(self.id().rsplit('.', 3)[1:])[:120]
         self.config(container=self.container, require_https=False,
                     auth_type='v1password', group='snapshot')
         swift_target._session.cache_clear()
@@ -85,7 +95,118 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
                     'stored_bytes': 300, 'packs': 1, 'rate': 50, 'eta': 180,
                     'moved': moved, **changes}}
 
+    # What happens to nodes
+
+    def prepare_deployment(self):
+        """Ironic prepares another deployment, as for a rebuild."""
+        self.node.provision_state = states.DEPLOYING
+        self.node.save()
+        # What Ironic does there needs the image.
+        with (task_manager.acquire(self.context, self.node.uuid) as task,
+              mock.patch.object(agent.AgentDeploy, 'prepare')):
+            task.driver.deploy.prepare(task)
+        self.node.refresh()
+
+    def end_deployment(self):
+        """Ironic tears the deployment down."""
+        with task_manager.acquire(self.context, self.node.uuid) as task:
+            task.driver.deploy.tear_down(task)
+        self.node.refresh()
+
+    def run_other_step(self):
+        """A whole service step that is none of ours."""
+        self.agent.steps = {'Some': [
+            {'interface': 'deploy', 'step': 'other', 'priority': 0}]}
+        self.agent.run = lambda args: {'fine': True}
+        self.request({}, step='other')
+        self.heartbeat()
+        self.heartbeat()
+
+    def booting_from_a_volume(self):
+        """No local disk is anything to the node."""
+        return mock.patch.object(noop.NoopStorage, 'should_write_image',
+                                 lambda interface, task: False)
+
+    def condemned(self, name):
+        """A prune is about to delete an object.
+
+        :param name: the end of its name.
+        """
+        found = next(each.name for each in self.store.list('v1/')
+                     if each.name.endswith(name))
+        return mock.patch.object(prune, 'condemned', lambda store: {found})
+
+    # What fails
+
+    def without_grants(self):
+        """Swift does not answer whoever wants a grant."""
+        return mock.patch.object(
+            swift_target.SwiftTarget, 'grant',
+            side_effect=errors.StoreUnavailable(
+                'prepare', 'the container', 'no answer'))
+
+    def without_way_back(self):
+        """The BMC fails when the ramdisk is done with."""
+        return mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
+                                 side_effect=RuntimeError('BMC is gone'))
+
+    def with_busy_agent(self, kind='service'):
+        """The agent takes no step."""
+        return mock.patch.object(
+            self.agent, f'execute_{kind}_step',
+            side_effect=exception.AgentInProgress(
+                node=self.node.uuid, command='x', error='busy'))
+
+    def with_lost_answers(self):
+        """The agent takes steps, and nobody hears of it."""
+        execute = self.agent.execute_service_step
+
+        def lose(*args):
+            execute(*args)
+            raise exception.AgentConnectionFailed(reason='timed out')
+        return mock.patch.object(self.agent, 'execute_service_step', lose)
+
     # What happens to conductors
+
+    def die_at(self, owner, name):
+        """At the next heartbeat the conductor dies there, and comes back."""
+        with mock.patch.object(owner, name, side_effect=Died):
+            self.assertRaises(Died, self.heartbeat)
+        self.restart_conductor()
+
+    def die_around(self, *places):
+        """Each time a slice ends the conductor dies, and comes back.
+
+        :param places: pairs of an owner and the name of its function; it
+            dies before and after each.
+        :returns: after each death.
+        """
+        for owner, name in places:
+            work = getattr(owner, name)
+            for after in (False, True):
+                def die(*args, after=after, work=work, **kwargs):
+                    if after:
+                        work(*args, **kwargs)
+                    raise Died
+                self.clock.advance(60)
+                with mock.patch.object(owner, name, die):
+                    self.assertRaises(Died, self.heartbeat)
+                self.restart_conductor()
+                yield
+
+    def find_orphan(self, state, last_error=None):
+        """Somebody finds the node as a conductor that died has left it."""
+        self.node.provision_state = state
+        if last_error:
+            self.node.last_error = last_error
+        self.node.save()
+        self.look_for_orphans()
+
+    def replace_conductor(self):
+        """Another one goes on, and finds all it needs in the database."""
+        self.service.del_host()
+        self._start_service()
+        self.addCleanup(self.service.del_host)
 
     def look_for_orphans(self):
         """The periodic of the deploy interface, once."""
@@ -150,6 +271,38 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
 
     def leases(self):
         return list(self.store.list(f'{self.lineage.prefix}leases/'))
+
+    def status(self, grant, method, name):
+        """What Swift says to the best of the permissions of a grant."""
+        return min(requests.request(
+            method, f'{grant["container_url"]}/{name}', timeout=10,
+            params={'temp_url_sig': each['secret'],
+                    'temp_url_expires': grant['expires'],
+                    'temp_url_prefix': each['prefix']},
+            data=b'x' if method == 'PUT' else None).status_code
+            for each in grant['permissions'])
+
+    @contextlib.contextmanager
+    def refused(self, text, key):
+        """What is asked for meanwhile is refused; the node is not touched.
+
+        :param key: of the entry of the node that stays as it is.
+        """
+        del self.power[:]
+        before = self.node.driver_internal_info.get(key)
+        yield
+        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
+        self.assertIn(text, self.node.last_error)
+        self.assertFalse(self.node.maintenance)
+        self.assertEqual(before, self.node.driver_internal_info.get(key))
+        self.assert_abort_does_not_boot()
+
+    def assert_abort_does_not_boot(self):
+        """From "service failed" it leads back to where the node was."""
+        self.assertEqual([], self.power)
+        self.abort()
+        self.assertEqual(states.ACTIVE, self.node.provision_state)
+        self.assertEqual([], self.power)
 
     def secrets(self):
         """Every signature and key that was in play."""

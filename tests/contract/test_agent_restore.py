@@ -9,7 +9,6 @@ import base64
 import functools
 import gzip
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -39,10 +38,13 @@ from tests.contract.agent_commands import step
 MiB = units.MiB
 OPERATION = '55555555-5555-4555-8555-555555555555'
 OTHER = '66666666-6666-4666-8666-666666666666'
-CANARY = 'c0ffee' * 10 + 'cafe'
+CANARY = agent_log.CANARY
 TABLE = 'label: gpt\nstart=2048, size=4096\nstart=8192, size=2048\n'
 PARTITIONS = {1: (2048, 4096), 2: (8192, 2048)}
 SIZE = 12 * MiB
+
+use = agent_commands.use
+output = agent_log.output
 
 pytestmark = disks.needs_loop
 needs_partprobe = pytest.mark.skipif(
@@ -181,19 +183,6 @@ class Rig:
         )
 
 
-@pytest.fixture
-def use(monkeypatch):
-    with agent_commands.machines(monkeypatch) as use:
-        yield use
-
-
-@pytest.fixture
-def output(monkeypatch):
-    yield agent_log.start(monkeypatch)
-    monkeypatch.undo()
-    logging.root.manager._clear_cache()
-
-
 @pytest.fixture(scope='module')
 def container(swift):
     return requests.SwiftContainer(swift, 'agent-restore')
@@ -243,12 +232,7 @@ class TestWhatIronicIsTold:
 
     def test_argsinfo_names_the_arguments_that_are_taken(self):
         _, found = manager.SnapshotHardwareManager().get_deploy_steps({}, [])
-        required = {
-            name
-            for name, info in found['argsinfo'].items()
-            if info['required']
-        }
-        optional = set(found['argsinfo']) - required
+        required, optional = agent_commands.argument_names(found)
         assert required == {
             'protocol',
             'snapshot',
@@ -465,16 +449,20 @@ class TestIdentity:
                 assert written.read(MiB) == content.read_bytes()
 
     @pytest.mark.parametrize(
-        ('verb', 'config_drive', 'follows'),
+        ('state', 'verb', 'config_drive', 'follows'),
         [
-            ('clone', True, True),
-            ('clone', False, False),
+            ('deploying', 'clone', True, True),
+            ('wait call-back', 'clone', True, True),
+            ('deploying', 'clone', False, False),
+            ('deploying', 'rollback', True, False),
             # Ironic writes one when it deploys, and then only.
-            ('rollback', True, False),
+            ('servicing', 'clone', True, False),
+            ('service wait', 'clone', True, False),
+            ('service wait', 'rollback', True, False),
         ],
     )
     def test_whether_a_config_drive_follows(
-        self, rig, loop, monkeypatch, verb, config_drive, follows
+        self, rig, loop, monkeypatch, state, verb, config_drive, follows
     ):
         told = []
 
@@ -483,11 +471,14 @@ class TestIdentity:
             return []
 
         monkeypatch.setattr(reset, 'reset', remember)
-        asked = node()
+        asked = node() | {'provision_state': state}
         if config_drive:
             # As Ironic shows it to the agent.
             asked['instance_info']['configdrive'] = '******'
-        answer = rig.answer(node=asked, verb=verb, identity='reset')
+        extension = 'service' if state.startswith('servic') else 'deploy'
+        answer = rig.answer(
+            None, extension, node=asked, verb=verb, identity='reset'
+        )
         assert told == [(loop, follows)]
         assert answer['touched'] is True
 
@@ -685,8 +676,7 @@ class TestSlices:
         self.half(slow, agent)
         expired = slow.grant(slow.slow, lifetime_s=-60)
         slow.run(agent, grant=expired.to_dict(), slice_seconds=1)
-        for thread in requests.capture_threads():
-            thread.join(30)
+        requests.join_captures()
         grant = slow.grant(slow.slow)
         message = slow.error(agent, grant=grant.to_dict())
         assert message.startswith(f'[restore-interrupted] Disk {loop}: ')
@@ -733,8 +723,7 @@ class TestAfterTheFirstWrite:
         agent = Agent()
         assert rig.answer(agent, slice_seconds=1)['more'] is True
         go_on.set()
-        for thread in requests.capture_threads():
-            thread.join(30)
+        requests.join_captures()
         assert 'Traceback' in output.getvalue()
         found = rig.run(agent)
         details = found['command_error']['details']

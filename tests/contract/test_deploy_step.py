@@ -7,8 +7,6 @@ import uuid
 
 from ironic.common import exception
 from ironic.common import states
-from ironic.conductor import task_manager
-from ironic.conductor import utils as manager_utils
 from ironic.drivers.modules import deploy_utils
 from ironic.drivers.modules import fake
 
@@ -22,24 +20,21 @@ from ironic_snapshot_core import lease
 from ironic_snapshot_core import prune
 from ironic_snapshot_core.units import MiB
 from tests.contract import node_disk
-from tests.contract import snapshot_base
-from tests.contract import test_service_parent
+from tests.contract import parent_base
+from tests.contract import restore_base
 
-KEY = test_service_parent.KEY
-MISSING = test_service_parent.MISSING
+KEY = parent_base.KEY
+MISSING = parent_base.MISSING
 
 
-class DeployTestCase(test_service_parent.ParentTestCase):
+class DeployTestCase(restore_base.RestoreTestCase):
     """A node that is available, and a snapshot of another."""
 
-    other_node = test_service_parent.LineageTest.other_node
+    WAITING = states.DEPLOYWAIT
 
     def setUp(self):
         super().setUp()
-        # No agent listens where its log would be fetched from.
-        self.config(deploy_logs_collect='never', group='agent')
         self.config(automated_clean=False, group='conductor')
-        self.hold_clock()
         taken = self.take(name='golden')
         self.golden = taken.snapshot
         self.source = layout.Lineage(self.node.uuid, taken.generation)
@@ -48,13 +43,10 @@ class DeployTestCase(test_service_parent.ParentTestCase):
         self.disk = self.tmp / 'target.raw'
         node_disk.fill(self.disk, seed=2)
         self.machine = states.POWER_OFF
-        self.ask(snapshot=self.golden)
+        self.choose(snapshot=self.golden)
         self.node.provision_state = states.AVAILABLE
         self.node.save()
-        #: What the agent does when it is to restore.
-        self.on_restore = self.do_restore
-        self.agent.run = lambda args: (
-            self.on_restore(args) if 'operation' in args else {})
+        self.let_restore(lambda args: {})
         self.agent.power_off = self.agent_powers_off
         self.replace(fake.FakePower, 'reboot',
                      lambda interface, task, timeout=None: self.reboot())
@@ -74,83 +66,30 @@ class DeployTestCase(test_service_parent.ParentTestCase):
 
     # What a user and an agent do
 
-    def ask(self, **fields):
+    def choose(self, **fields):
+        """Say what to deploy."""
         self.node.instance_info = fields
         self.node.save()
 
-    def deploy(self, **kwargs):
+    def ask(self, **kwargs):
         """``baremetal node deploy``."""
         self.call('do_node_deploy', **kwargs)
-
-    def begin(self, on_restore=None):
-        """The agent has got its first slice."""
-        if on_restore:
-            self.on_restore = on_restore
-        self.deploy()
-        self.assert_waits()
-        self.heartbeat()
-
-    def beat(self, on_restore=None, seconds=60):
-        """A slice ends; the agent does this in the next one."""
-        if on_restore:
-            self.on_restore = on_restore
-        self.clock.advance(seconds)
-        self.heartbeat()
 
     def undeploy(self):
         """``baremetal node undeploy``."""
         self.call('do_node_tear_down')
 
-    def time_out(self):
-        with task_manager.acquire(self.context, self.node.uuid) as task:
-            task.process_event(
-                'fail', callback=self.service._spawn_worker,
-                call_args=(manager_utils.cleanup_after_timeout, task),
-                err_handler=manager_utils.provisioning_error_handler)
-        self.node.refresh()
-
     def agent_powers_off(self, node):
         self.power.append('agent off')
         self.machine = states.POWER_OFF
 
-    def do_restore(self, args):
-        return node_disk.restore(self.disk, args)
-
-    def report(self, touched, **changes):
-        """An agent that answers at the end of a slice."""
-        def run(args):
-            return {
-                'protocol': 1, 'snapshot': args['snapshot'],
-                'operation': args['operation'], 'more': True,
-                'touched': touched, 'progress': {
-                    'phase': 'compare', 'percent': 10, 'total_bytes': 10000,
-                    'read_bytes': 1000, 'fetched_bytes': 30,
-                    'written_bytes': 20, 'rate': 50, 'eta': 180,
-                    'moved': int(self.clock.time()), **changes}}
-        return run
-
-    @staticmethod
-    def fail(text):
-        """An agent that ends with an error."""
-        def run(args):
-            raise RuntimeError(text)
-        return run
-
     # What must hold
-
-    @property
-    def restoration(self):
-        return restore_record.load(self.node)
 
     def leases(self):
         return list(lease.entries(self.store))
 
     def restores(self):
         return history.entries(self.store, KEY)
-
-    def assert_waits(self):
-        self.assertEqual(states.DEPLOYWAIT, self.node.provision_state,
-                         self.node.last_error)
 
     def assert_deployed(self):
         """The disk is the snapshot, and the machine boots from it."""
@@ -217,8 +156,8 @@ class SuccessTest(DeployTestCase):
              for each in args['grant']['permissions']})
 
     def test_by_name(self):
-        self.ask(snapshot='golden', snapshot_node=self.source.node,
-                 snapshot_identity='keep')
+        self.choose(snapshot='golden', snapshot_node=self.source.node,
+                    snapshot_identity='keep')
         self.begin()
         self.heartbeat()
         self.assert_deployed()
@@ -267,7 +206,7 @@ class SuccessTest(DeployTestCase):
         self.assert_incremental(self.take(parent=self.golden), self.golden)
 
     def test_config_drive(self):
-        self.deploy(configdrive='Y29uZmln')
+        self.ask(configdrive='Y29uZmln')
         self.heartbeat()
         self.heartbeat()
         self.assert_waits()
@@ -280,9 +219,8 @@ class SuccessTest(DeployTestCase):
         self.assertEqual(2, len(self.agent.received))
 
     def test_agent_restarts_while_it_writes_the_config_drive(self):
-        self.agent.run = lambda args: (
-            self.do_restore(args) if 'operation' in args else None)
-        self.deploy(configdrive='Y29uZmln')
+        self.let_restore(lambda args: None)
+        self.ask(configdrive='Y29uZmln')
         self.heartbeat()
         self.heartbeat()
         self.agent.restart()
@@ -296,10 +234,8 @@ class SuccessTest(DeployTestCase):
             [step['step'] for step in self.agent.received])
 
     def test_config_drive_does_not_fit(self):
-        self.agent.run = lambda args: (
-            self.do_restore(args) if 'operation' in args
-            else self.fail('no room')(args))
-        self.deploy(configdrive='Y29uZmln')
+        self.let_restore(self.failing('no room'))
+        self.ask(configdrive='Y29uZmln')
         for _heartbeat in range(3):
             self.heartbeat()
         self.assertEqual(states.DEPLOYFAIL, self.node.provision_state)
@@ -307,13 +243,13 @@ class SuccessTest(DeployTestCase):
         self.assertNotIn('instance', self.power)
 
     def test_image_is_deployed_as_ever(self):
-        self.ask(image_source='http://192.0.2.9/image', image_checksum='1',
-                 image_url='http://192.0.2.9/image',
-                 image_type='whole-disk')
+        self.choose(image_source='http://192.0.2.9/image', image_checksum='1',
+                    image_url='http://192.0.2.9/image',
+                    image_type='whole-disk')
         with mock.patch.object(
                 deploy_utils, 'build_instance_info_for_deploy',
                 lambda task: task.node.instance_info):
-            self.deploy(configdrive='Y29uZmln')
+            self.ask(configdrive='Y29uZmln')
             self.heartbeat()
         self.assert_waits()
         sent, = self.agent.received
@@ -356,8 +292,8 @@ class CustomAgentTest(DeployTestCase):
         self.assertEqual(0, self.agent.bootloaders)
 
     def test_without_a_snapshot(self):
+        self.choose()
         self.ask()
-        self.deploy()
         self.heartbeat()
         self.assertEqual(states.ACTIVE, self.node.provision_state)
         self.assertEqual([], self.agent.received)
@@ -368,9 +304,9 @@ class RefusedTest(DeployTestCase):
 
     def assert_refused(self, text, **fields):
         if fields:
-            self.ask(**fields)
+            self.choose(**fields)
         caught = self.assertRaises(
-            exception.InstanceDeployFailure, self.deploy)
+            exception.InstanceDeployFailure, self.ask)
         self.assertIn(text, str(caught))
         self.assertNotIn('\n', str(caught))
         self.node.refresh()
@@ -403,9 +339,7 @@ class RefusedTest(DeployTestCase):
             self.assert_refused('[snapshot-missing]')
 
     def test_condemned(self):
-        name = next(each.name for each in self.store.list('v1/')
-                    if each.name.endswith('/pack-000001'))
-        with mock.patch.object(prune, 'condemned', lambda store: {name}):
+        with self.condemned('/pack-000001'):
             self.assert_refused('about to delete')
 
     def test_swift_is_down(self):
@@ -415,8 +349,7 @@ class RefusedTest(DeployTestCase):
             self.assert_refused('[store-unavailable]')
 
     def test_boots_from_a_volume(self):
-        with mock.patch('ironic.drivers.modules.storage.noop.NoopStorage.'
-                        'should_write_image', lambda self, task: False):
+        with self.booting_from_a_volume():
             self.assert_refused('boots from a volume')
 
     def test_good_one(self):
@@ -429,13 +362,13 @@ class RefusedTest(DeployTestCase):
         pack, = (each.name for each in self.store.list('v1/')
                  if each.name.endswith('/pack-000001'))
         self.store.delete(pack)
-        self.deploy()
+        self.ask()
         self.assert_deploy_failed('it is damaged')
         self.assertEqual([], self.power)
 
     def test_ramdisk_of_an_earlier_release(self):
         self.agent.deploy_steps = {}
-        self.deploy()
+        self.ask()
         self.heartbeat()
         self.assert_deploy_failed('no hardware manager for deploy.restore')
         self.assertEqual([], self.agent.received)
@@ -444,7 +377,7 @@ class RefusedTest(DeployTestCase):
 class FailureTest(DeployTestCase):
 
     def test_before_the_first_write(self):
-        self.begin(self.fail('[target-mismatch] Disk /dev/sda: too small'))
+        self.begin(self.failing('[target-mismatch] Disk /dev/sda: too small'))
         self.heartbeat()
         self.assert_deploy_failed('[target-mismatch]')
         self.assertNotIn('not bootable', self.node.last_error)
@@ -454,7 +387,8 @@ class FailureTest(DeployTestCase):
 
     def test_after_the_first_write(self):
         self.begin(self.report(True))
-        self.beat(self.fail('[restore-interrupted] Disk /dev/sda: no answer'))
+        self.beat(self.failing(
+            '[restore-interrupted] Disk /dev/sda: no answer'))
         self.beat()
         self.assert_deploy_failed('[restore-interrupted]')
         self.assertIn('The disk is not bootable; deploy the node again',
@@ -501,11 +435,8 @@ class FailureTest(DeployTestCase):
         self.assert_deploy_failed('has lost the restore 3 times')
 
     def test_agent_is_busy_at_first(self):
-        self.deploy()
-        with mock.patch.object(
-                self.agent, 'execute_deploy_step',
-                side_effect=exception.AgentInProgress(
-                    node='n', command='c', error='busy')):
+        self.ask()
+        with self.with_busy_agent('deploy'):
             self.heartbeat()
         self.assert_waits()
         self.heartbeat()
@@ -521,9 +452,7 @@ class FailureTest(DeployTestCase):
 
     def test_swift_is_down_meanwhile(self):
         self.begin(self.report(False))
-        with mock.patch.object(
-                swift_target.SwiftTarget, 'grant',
-                side_effect=errors.StoreUnavailable('prepare', 'x', 'down')):
+        with self.without_grants():
             self.beat()
         self.assert_waits()
         self.beat(self.do_restore)
@@ -531,7 +460,7 @@ class FailureTest(DeployTestCase):
         self.assert_deployed()
 
     def test_snapshot_is_deleted_before_the_start(self):
-        self.deploy()
+        self.ask()
         self.delete(self.golden)
         self.heartbeat()
         self.assert_deploy_failed('[snapshot-missing]')
@@ -552,11 +481,8 @@ class FailureTest(DeployTestCase):
         self.assert_deployed()
 
     def test_conductor_dies_while_it_begins(self):
-        self.deploy()
-        with mock.patch.object(swift_target.SwiftTarget, 'grant',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.ask()
+        self.die_at(swift_target.SwiftTarget, 'grant')
         # As Ironic does when the conductor comes back.
         self.service._fail_transient_state(states.DEPLOYING, 'interrupted')
         self.node.refresh()

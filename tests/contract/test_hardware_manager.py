@@ -7,7 +7,6 @@ the capture and Swift. Drawn: the list of the machine's disks.
 
 import contextlib
 import json
-import logging
 import threading
 import time
 
@@ -39,23 +38,11 @@ from tests.contract.agent_commands import step
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
-
-@pytest.fixture
-def use(monkeypatch):
-    """Make the agent run on a machine with these disks."""
-    with agent_commands.machines(monkeypatch) as use:
-        yield use
-
-
-@pytest.fixture
-def output(monkeypatch):
-    yield agent_log.start(monkeypatch)
-    monkeypatch.undo()
-    logging.root.manager._clear_cache()
-
-
-CANARY = 'c0ffee' * 10 + 'cafe'
+CANARY = agent_log.CANARY
 OTHER = '44444444-4444-4444-8444-444444444444'
+
+use = agent_commands.use
+output = agent_log.output
 
 
 def test_what_ironic_is_told_about_the_step(use):
@@ -83,10 +70,7 @@ def test_what_ironic_is_told_about_the_step(use):
 def test_argsinfo_names_the_arguments_that_are_taken(use):
     use(device('/dev/sda'))
     found, _ = manager.SnapshotHardwareManager().get_service_steps({}, [])
-    required = {
-        name for name, info in found['argsinfo'].items() if info['required']
-    }
-    optional = set(found['argsinfo']) - required
+    required, optional = agent_commands.argument_names(found)
     assert required == set(requests.arguments()) - {'workers', 'memory_limit'}
     assert optional == {
         'workers',
@@ -449,8 +433,7 @@ class TestWithSwift:
         found = self.run(agent, target, slice_seconds=1)
         assert found['command_result']['service_result']['more'] is True
         go_on.set()
-        for thread in requests.capture_threads():
-            thread.join(30)
+        requests.join_captures()
         text = output.getvalue()
         assert 'has ended: PUT' in text
         assert 'Traceback' in text

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restores onto real disks: loop devices, files, partition tables."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import mmap
@@ -27,8 +25,8 @@ from ironic_snapshot_core.store import memory as memory_store
 from tests import disks
 from tests import handmade
 from tests import restoring
+from tests.contract import disk_contract
 from tests.contract import generations
-from tests.contract import test_capture_disk as disk_contract
 
 C = handmade.C
 KiB, MiB = units.KiB, units.MiB
@@ -74,35 +72,17 @@ class TargetContract(disk_contract.DiskContract):
             disk.write(0, bytes(4096))
 
 
-class TestMemoryTarget(TargetContract):
-    @pytest.fixture
-    def disk(self, content):
-        with memory_disk.MemoryTarget(content) as disk:
-            yield disk
+class TestMemoryTarget(disk_contract.InMemory, TargetContract):
+    make = memory_disk.MemoryTarget
 
 
-class TestFileTarget(TargetContract):
-    @pytest.fixture
-    def disk(self, content, tmp_path):
-        path = tmp_path / 'disk'
-        path.write_bytes(content)
-        with targets.BlockTarget(str(path)) as disk:
-            yield disk
+class TestFileTarget(disk_contract.OnFile, TargetContract):
+    make = targets.BlockTarget
 
 
 @disks.needs_loop
-class TestDeviceTarget(TargetContract):
-    sector_size = 512
-
-    @pytest.fixture
-    def disk(self, content, tmp_path):
-        path = tmp_path / 'disk'
-        path.write_bytes(content)
-        with (
-            disks.loop_device(path, self.sector_size) as device,
-            targets.BlockTarget(device) as disk,
-        ):
-            yield disk
+class TestDeviceTarget(disk_contract.OnDevice, TargetContract):
+    make = targets.BlockTarget
 
 
 @disks.needs_loop
@@ -112,18 +92,9 @@ class TestDeviceTarget4K(TestDeviceTarget):
 
 @disks.needs_loop
 class TestDeviceTargetWithoutDirect(TestDeviceTarget):
-    """As with a driver that says EINVAL to a direct write."""
-
     @pytest.fixture(autouse=True)
     def refuse_direct(self, disk, monkeypatch):
-        real = os.pwrite
-
-        def pwrite(fd, data, offset):
-            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            return real(fd, data, offset)
-
-        monkeypatch.setattr(os, 'pwrite', pwrite)
+        disk_contract.refuse_direct(monkeypatch, 'pwrite')
 
 
 def digest(path):

@@ -5,9 +5,6 @@ from unittest import mock
 import uuid
 
 from ironic.common import states
-from ironic.conductor import task_manager
-from ironic.drivers.modules import agent
-from ironic.tests.unit.objects import utils as obj_utils
 import requests
 
 from ironic_snapshot import attempt
@@ -20,79 +17,14 @@ from ironic_snapshot_core import lease
 from ironic_snapshot_core import prune
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.units import KiB, MiB
-from tests.contract import conductor_base
+from tests.contract import parent_base
 from tests.contract import snapshot_base
 
-KEY = conductor_base.MANIFEST_KEY.encode()
-MISSING = '0c8f1a52-6f0e-4c0b-9b52-3a1f52c1d7aa'
+KEY = parent_base.KEY
+MISSING = parent_base.MISSING
 
 
-class ParentTestCase(snapshot_base.SnapshotTestCase):
-    """A node of which there may be snapshots already."""
-
-    def setUp(self):
-        super().setUp()
-        self.config(cluster_size=64 * KiB, group='snapshot')
-        #: id of each snapshot -> the disk as it was then.
-        self.disks = {}
-
-    def take(self, **args):
-        """A whole snapshot, from the request to the end."""
-        self.request(args)
-        self.heartbeat()
-        self.heartbeat()
-        return self.taken()
-
-    def taken(self):
-        """The snapshot that must exist now."""
-        self.assertEqual(states.ACTIVE, self.node.provision_state,
-                         self.node.last_error)
-        self.assert_runs_own_system()
-        self.assertEqual(attempt.COMMITTED, self.record.status)
-        self.assertEqual([], self.leases())
-        self.assert_no_secret()
-        copy = self.tmp / f'{self.record.snapshot}.raw'
-        copy.write_bytes(self.disk.read_bytes())
-        self.disks[self.record.snapshot] = copy
-        self.assert_image_is_the_disk(self.record.snapshot)
-        return self.record
-
-    def change(self, offset=7 * MiB):
-        """Something is written to the disk."""
-        with self.disk.open('r+b') as file:
-            file.seek(offset)
-            file.write(b'changed since %d ' % len(self.disks) * 100)
-
-    def delete(self, snapshot):
-        """Delete a snapshot as nobody should: whatever builds upon it."""
-        found, = (each for each in self.store.list('v1/')
-                  if each.name.endswith(f'/{snapshot}/manifest'))
-        self.store.delete(found.name)
-
-    def assert_incremental(self, record, parent):
-        self.assertEqual(parent, record.result['parent'])
-        self.assertNotIn('full_reason', record.result)
-        manifest = self.manifest(record)
-        self.assertEqual(parent, manifest.parent)
-        self.assertIsNone(manifest.full_reason)
-        self.assertIn(f'incremental to snapshot {parent}', self.caplog.text)
-
-    def assert_full(self, record, reason):
-        self.assertEqual(reason, record.result['full_reason'])
-        self.assertNotIn('parent', record.result)
-        manifest = self.manifest(record)
-        self.assertEqual(reason, manifest.full_reason)
-        self.assertIsNone(manifest.parent)
-        self.assertEqual({manifest.id},
-                         {each.id for each in manifest.attempts})
-        self.assertIn(f'full ({reason})', self.caplog.text)
-
-    def manifest(self, record):
-        return next(each for each in self.snapshots()
-                    if each.id == record.snapshot)
-
-
-class IncrementalTest(ParentTestCase):
+class IncrementalTest(parent_base.ParentTestCase):
 
     def test_stores_only_what_changed(self):
         first = self.take(name='first')
@@ -140,25 +72,15 @@ class IncrementalTest(ParentTestCase):
         self.change()
         self.take(parent=first.snapshot)
         grant = self.agent.received[-1]['args']['grant']
-
-        def status(method, name):
-            """The best that any of the permissions gives."""
-            return min(requests.request(
-                method, f'{grant["container_url"]}/{name}', timeout=10,
-                params={'temp_url_sig': each['secret'],
-                        'temp_url_expires': grant['expires'],
-                        'temp_url_prefix': each['prefix']},
-                data=b'x' if method == 'PUT' else None).status_code
-                for each in grant['permissions'])
         for name in (layout.manifest_name(self.lineage, first.snapshot),
                      layout.attempt_prefix(self.lineage, first.snapshot)
                      + layout.MAP):
-            self.assertEqual(200, status('GET', name))
-            self.assertEqual(401, status('PUT', name))
-            self.assertEqual(401, status('DELETE', name))
-        self.assertEqual(401, status('GET', layout.manifest_name(
+            self.assertEqual(200, self.status(grant, 'GET', name))
+            self.assertEqual(401, self.status(grant, 'PUT', name))
+            self.assertEqual(401, self.status(grant, 'DELETE', name))
+        self.assertEqual(401, self.status(grant, 'GET', layout.manifest_name(
             self.lineage, other.snapshot)))
-        self.assertEqual(401, status('GET', layout.attempt_prefix(
+        self.assertEqual(401, self.status(grant, 'GET', layout.attempt_prefix(
             self.lineage, other.snapshot) + layout.MAP))
 
     def test_none(self):
@@ -230,7 +152,7 @@ class IncrementalTest(ParentTestCase):
         self.assert_incremental(second, self.snapshots()[0].id)
 
 
-class LineageTest(ParentTestCase):
+class LineageTest(parent_base.ParentTestCase):
     """A new deployment begins anew, but may name what was before."""
 
     def setUp(self):
@@ -246,22 +168,14 @@ class LineageTest(ParentTestCase):
 
     def test_rebuild(self):
         first = self.take()
-        self.node.provision_state = states.DEPLOYING
-        self.node.save()
-        # What Ironic does there needs the image.
-        with (task_manager.acquire(self.context, self.node.uuid) as task,
-              mock.patch.object(agent.AgentDeploy, 'prepare')):
-            task.driver.deploy.prepare(task)
-        self.node.refresh()
+        self.prepare_deployment()
         self.node.provision_state = states.ACTIVE
         self.node.save()
         self.assert_begins_anew(first)
 
     def test_undeployed(self):
         first = self.take()
-        with task_manager.acquire(self.context, self.node.uuid) as task:
-            task.driver.deploy.tear_down(task)
-        self.node.refresh()
+        self.end_deployment()
         self.assert_begins_anew(first)
 
     def test_new_instance(self):
@@ -280,19 +194,6 @@ class LineageTest(ParentTestCase):
         self.assert_incremental(second, first.snapshot)
         self.assertGreater(second.result['shared_bytes'], 2 * MiB)
 
-    def other_node(self, **fields):
-        """Go on with another node of the same conductor."""
-        self.agent.restart()
-        self.node = obj_utils.create_test_node(
-            self.context, name='node-1', uuid=str(uuid.uuid4()),
-            driver=self.driver, boot_interface='fake',
-            deploy_interface=self.deploy_interface,
-            network_interface='noop', storage_interface='noop',
-            provision_state=states.ACTIVE, target_provision_state=None,
-            power_state=states.POWER_ON, instance_uuid=None,
-            driver_internal_info={}, instance_info={
-                'image_source': 'http://example.org/image'}, **fields)
-
     def test_another_node_is_named(self):
         first = self.take()
         self.other_node(owner=None, lessee=None)
@@ -308,20 +209,12 @@ class LineageTest(ParentTestCase):
                                  if self.node.uuid not in each]))
 
 
-class RefusedTest(ParentTestCase):
+class RefusedTest(parent_base.ParentTestCase):
     """A parent that is named and does not do: the node is not touched."""
 
     def assert_refused(self, text, **args):
-        del self.power[:]
-        before = self.node.driver_internal_info.get('snapshot')
-        self.request(args)
-        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
-        self.assertIn(text, self.node.last_error)
-        self.assertEqual([], self.power)
-        self.assertFalse(self.node.maintenance)
-        self.assertEqual(
-            before, self.node.driver_internal_info.get('snapshot'))
-        self.abort()
+        with self.refused(text, 'snapshot'):
+            self.request(args)
 
     def test_missing(self):
         self.assert_refused(
@@ -363,7 +256,7 @@ class RefusedTest(ParentTestCase):
         self.assert_incremental(second, first.snapshot)
 
 
-class DeletedTest(ParentTestCase):
+class DeletedTest(parent_base.ParentTestCase):
     """The parent goes away, at each point of the way."""
 
     def setUp(self):
@@ -523,7 +416,7 @@ class DeletedTest(ParentTestCase):
         self.assert_runs_own_system()
 
 
-class TakeoverTest(ParentTestCase):
+class TakeoverTest(parent_base.ParentTestCase):
 
     def test_another_conductor_goes_on_with_the_same_parent(self):
         first = self.take()
@@ -531,9 +424,7 @@ class TakeoverTest(ParentTestCase):
         self.agent.run = lambda args: self.slice(args, 1)
         self.request({})
         self.heartbeat()
-        self.service.del_host()
-        self._start_service()
-        self.addCleanup(self.service.del_host)
+        self.replace_conductor()
         self.config(redundancy=3, cluster_size=MiB, group='snapshot')
         self.heartbeat()
         self.agent.run = self.capture

@@ -5,15 +5,13 @@ from unittest import mock
 
 from ironic.common import exception
 from ironic.common import states
-from ironic.conductor import task_manager
-from ironic.drivers.modules import agent
 from ironic.drivers.modules import agent_base
 from ironic.drivers.modules import fake
-import requests
 
 from ironic_snapshot import attempt
 from ironic_snapshot import record
 from ironic_snapshot import restore_record
+from ironic_snapshot import service
 from ironic_snapshot.targets import swift as swift_target
 from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
@@ -24,27 +22,22 @@ from ironic_snapshot_core import prune
 from ironic_snapshot_core.clock import SystemClock
 from ironic_snapshot_core.units import MiB
 from tests.contract import node_disk
-from tests.contract import snapshot_base
-from tests.contract import test_service_parent
+from tests.contract import parent_base
+from tests.contract import restore_base
 
-KEY = test_service_parent.KEY
-MISSING = test_service_parent.MISSING
+KEY = parent_base.KEY
+MISSING = parent_base.MISSING
 HELD = 'the node is held and not booted'
 
 
-class RestoreTestCase(test_service_parent.ParentTestCase):
+class ActiveTestCase(restore_base.RestoreTestCase):
     """A node with one snapshot, the disk of which has changed since."""
 
     def setUp(self):
         super().setUp()
-        self.hold_clock()
         self.first = self.take(name='first').snapshot
         self.change()
-        #: What the agent does when it is to restore.
-        self.on_restore = self.do_restore
-        self.agent.run = lambda args: (
-            self.on_restore(args) if 'operation' in args
-            else self.capture(args))
+        self.let_restore(self.capture)
         self.agent.restart()
         del self.agent.received[:]
         del self.power[:]
@@ -56,63 +49,17 @@ class RestoreTestCase(test_service_parent.ParentTestCase):
         self.request({'snapshot': self.first, 'confirm': 'node-0', **args},
                      step='restore')
 
-    def begin(self, on_restore=None, **args):
-        """The agent has got its first slice."""
-        if on_restore:
-            self.on_restore = on_restore
-        self.ask(**args)
-        self.assert_waits()
-        self.heartbeat()
-
-    def beat(self, on_restore=None, seconds=60):
-        """A slice ends; the agent does this in the next one."""
-        if on_restore:
-            self.on_restore = on_restore
-        self.clock.advance(seconds)
-        self.heartbeat()
-
     def interrupt(self):
         """A restore that leaves the disk inconsistent."""
-        self.begin(self.fail('Service step failed: [restore-interrupted] '
-                             'Disk /dev/sda: no answer'))
+        self.begin(self.failing('Service step failed: [restore-interrupted] '
+                                'Disk /dev/sda: no answer'))
         self.heartbeat()
         self.assert_held('[restore-interrupted]')
 
-    def do_restore(self, args):
-        return node_disk.restore(self.disk, args)
-
-    def report(self, touched, **changes):
-        """An agent that answers at the end of a slice."""
-        def run(args):
-            return {
-                'protocol': 1, 'snapshot': args['snapshot'],
-                'operation': args['operation'], 'more': True,
-                'touched': touched, 'progress': {
-                    'phase': 'compare', 'percent': 10, 'total_bytes': 10000,
-                    'read_bytes': 1000, 'fetched_bytes': 30,
-                    'written_bytes': 20, 'rate': 50, 'eta': 180,
-                    'moved': int(self.clock.time()), **changes}}
-        return run
-
-    @staticmethod
-    def fail(text):
-        """An agent that ends with an error."""
-        def run(args):
-            raise RuntimeError(text)
-        return run
-
     # What must hold
-
-    @property
-    def restoration(self):
-        return restore_record.load(self.node)
 
     def restores(self):
         return [each for _, each in history.entries(self.store, KEY)]
-
-    def assert_waits(self):
-        self.assertEqual(states.SERVICEWAIT, self.node.provision_state,
-                         self.node.last_error)
 
     def assert_is(self, snapshot):
         """The disk is what it was when this snapshot was taken."""
@@ -178,7 +125,7 @@ class RestoreTestCase(test_service_parent.ParentTestCase):
         self.assert_restored()
 
 
-class SuccessTest(RestoreTestCase):
+class SuccessTest(ActiveTestCase):
 
     def test_rollback(self):
         self.ask()
@@ -240,20 +187,11 @@ class SuccessTest(RestoreTestCase):
         self.agent.restart()
         self.begin(self.report(False))
         grant = self.agent.received[-1]['args']['grant']
-
-        def status(method, name):
-            return min(requests.request(
-                method, f'{grant["container_url"]}/{name}', timeout=10,
-                params={'temp_url_sig': each['secret'],
-                        'temp_url_expires': grant['expires'],
-                        'temp_url_prefix': each['prefix']},
-                data=b'x' if method == 'PUT' else None).status_code
-                for each in grant['permissions'])
         name = layout.manifest_name(self.lineage, self.first)
-        self.assertEqual(200, status('GET', name))
+        self.assertEqual(200, self.status(grant, 'GET', name))
         for method in ('PUT', 'DELETE'):
-            self.assertEqual(401, status(method, name))
-        self.assertEqual(401, status('GET', layout.manifest_name(
+            self.assertEqual(401, self.status(grant, method, name))
+        self.assertEqual(401, self.status(grant, 'GET', layout.manifest_name(
             self.lineage, other)))
 
     def test_nothing_differs(self):
@@ -347,7 +285,7 @@ class SuccessTest(RestoreTestCase):
         self.assertEqual(0, self.record.result['new_bytes'])
 
 
-class ParentAfterwardsTest(RestoreTestCase):
+class ParentAfterwardsTest(ActiveTestCase):
     """The disk is the restored snapshot; so what follows builds upon it."""
 
     def test_lineage_branches(self):
@@ -386,7 +324,7 @@ class ParentAfterwardsTest(RestoreTestCase):
         self.assert_incremental(self.take(parent=second), second)
 
 
-class BeforeTest(RestoreTestCase):
+class BeforeTest(ActiveTestCase):
     """A snapshot of the disk as it is comes first."""
 
     def test_taken(self):
@@ -416,7 +354,7 @@ class BeforeTest(RestoreTestCase):
         self.assertEqual(changed, self.disk.read_bytes())
 
     def test_fails(self):
-        self.agent.run = self.fail('[disk-read-error] sectors')
+        self.agent.run = self.failing('[disk-read-error] sectors')
         self.begin(before_restore=True)
         self.heartbeat()
         self.assert_given_back('[disk-read-error] sectors')
@@ -426,9 +364,7 @@ class BeforeTest(RestoreTestCase):
         self.agent.run = lambda args: None
         self.begin(before_restore=True)
         self.agent.restart()
-        self.agent.run = lambda args: (
-            self.do_restore(args) if 'operation' in args
-            else self.capture(args))
+        self.let_restore(self.capture)
         for _heartbeat in range(3):
             self.heartbeat()
         self.assert_restored()
@@ -448,9 +384,7 @@ class BeforeTest(RestoreTestCase):
 
     def test_swift_is_down_between_the_two(self):
         self.begin(before_restore=True)
-        down = errors.StoreUnavailable('prepare', 'the container', 'no answer')
-        with mock.patch.object(swift_target.SwiftTarget, 'grant',
-                               side_effect=down):
+        with self.without_grants():
             for _heartbeat in range(2):
                 self.beat()
                 self.assert_waits()
@@ -472,10 +406,7 @@ class BeforeTest(RestoreTestCase):
 
     def test_conductor_dies_before_it_begins(self):
         self.ask(before_restore=True)
-        with mock.patch('ironic_snapshot.service.start',
-                        side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(service, 'start')
         self.look_for_orphans()
         for _heartbeat in range(3):
             self.heartbeat()
@@ -483,21 +414,12 @@ class BeforeTest(RestoreTestCase):
         self.assertTrue(self.restoration.before)
 
 
-class RefusedTest(RestoreTestCase):
+class RefusedTest(ActiveTestCase):
     """What is wrong is said before the node is touched."""
 
     def assert_refused(self, text, **args):
-        del self.power[:]
-        before = self.node.driver_internal_info.get('restore')
-        self.ask(**args)
-        self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
-        self.assertIn(text, self.node.last_error)
-        self.assertEqual([], self.power)
-        self.assertFalse(self.node.maintenance)
-        self.assertEqual(
-            before, self.node.driver_internal_info.get('restore'))
-        self.abort()
-        self.assertEqual([], self.power)
+        with self.refused(text, 'restore'):
+            self.ask(**args)
 
     def test_arguments(self):
         self.assert_refused('"confirm" is not the name', confirm='node-1')
@@ -531,9 +453,7 @@ class RefusedTest(RestoreTestCase):
         self.assert_refused('is damaged')
 
     def test_condemned(self):
-        name = next(each.name for each in self.store.list('v1/')
-                    if each.name.endswith('/pack-000001'))
-        with mock.patch.object(prune, 'condemned', lambda store: {name}):
+        with self.condemned('/pack-000001'):
             self.assert_refused('about to delete')
 
     def test_other_project(self):
@@ -548,8 +468,7 @@ class RefusedTest(RestoreTestCase):
             self.assert_refused('[snapshot-missing]', snapshot='first')
 
     def test_boots_from_a_volume(self):
-        with mock.patch('ironic.drivers.modules.storage.noop.NoopStorage.'
-                        'should_write_image', lambda self, task: False):
+        with self.booting_from_a_volume():
             self.assert_refused('boots from a volume')
 
     def test_ramdisk_of_an_earlier_release(self):
@@ -568,10 +487,8 @@ class RefusedTest(RestoreTestCase):
         self.assertEqual([], self.power)
 
 
-class AnotherNodeTest(RestoreTestCase):
+class AnotherNodeTest(ActiveTestCase):
     """A snapshot of another node, named by its id."""
-
-    other_node = test_service_parent.LineageTest.other_node
 
     def setUp(self):
         super().setUp()
@@ -605,18 +522,18 @@ class AnotherNodeTest(RestoreTestCase):
         self.assert_full(self.take(), 'it is the first of its lineage')
 
 
-class UntouchedTest(RestoreTestCase):
+class UntouchedTest(ActiveTestCase):
     """Failures before the first write: the machine is given back."""
 
     def test_agent_refuses(self):
-        self.begin(self.fail('Service step failed: [target-mismatch] Disk '
-                             '/dev/sda: another serial'))
+        self.begin(self.failing('Service step failed: [target-mismatch] Disk '
+                                '/dev/sda: another serial'))
         self.heartbeat()
         self.assert_given_back('[target-mismatch]')
 
     def test_agent_refuses_after_slices(self):
         self.begin(self.report(False))
-        self.beat(self.fail('[disk-busy] Disk /dev/sda: mounted'))
+        self.beat(self.failing('[disk-busy] Disk /dev/sda: mounted'))
         self.beat()
         self.assert_given_back('[disk-busy]')
 
@@ -629,9 +546,7 @@ class UntouchedTest(RestoreTestCase):
 
     def test_swift_is_down_at_the_start(self):
         self.ask()
-        with mock.patch.object(
-                swift_target.SwiftTarget, 'grant',
-                side_effect=errors.StoreUnavailable('prepare', 'x', 'down')):
+        with self.without_grants():
             self.heartbeat()
         self.assert_given_back('[store-unavailable]')
 
@@ -658,33 +573,23 @@ class UntouchedTest(RestoreTestCase):
     def test_after_it_abort_does_not_reboot(self):
         self.test_agent_refuses()
         del self.power[:]
-        self.abort()
-        self.assertEqual(states.ACTIVE, self.node.provision_state)
-        self.assertEqual([], self.power)
+        self.assert_abort_does_not_boot()
 
     def test_conductor_dies_before_it_began(self):
         self.ask()
-        self.node.provision_state = states.SERVICING
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICING)
         self.assert_given_back('conductor stopped')
 
     def test_conductor_dies_before_the_agent_could_hear_of_it(self):
         self.ask()
-        with mock.patch.object(swift_target.SwiftTarget, 'grant',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(swift_target.SwiftTarget, 'grant')
         self.assertEqual(restore_record.BEGUN, self.restoration.status)
         # Ironic fails such a node when the conductor comes back.
-        self.node.provision_state = states.SERVICEFAIL
-        self.node.last_error = 'The conductor was restarted'
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICEFAIL, 'The conductor was restarted')
         self.assert_given_back('The conductor was restarted')
 
 
-class HeldTest(RestoreTestCase):
+class HeldTest(ActiveTestCase):
     """Failures when something was written, or may have been."""
 
     def test_agent_is_interrupted(self):
@@ -695,14 +600,14 @@ class HeldTest(RestoreTestCase):
         for text in ('boom', '[internal-error] KeyError: 7',
                      '[identity-not-reset] Disk /dev/sda: no root'):
             self.agent.restart()
-            self.begin(self.fail(text))
+            self.begin(self.failing(text))
             self.heartbeat()
             self.assert_held(text)
         self.assert_can_be_repeated()
 
     def test_agent_refuses_after_it_has_written(self):
         self.begin(self.report(True))
-        self.beat(self.fail('[disk-busy] Disk /dev/sda: mounted'))
+        self.beat(self.failing('[disk-busy] Disk /dev/sda: mounted'))
         self.beat()
         self.assert_held('[disk-busy]')
 
@@ -788,15 +693,9 @@ class HeldTest(RestoreTestCase):
         self.assert_restored()
 
     def test_answer_to_the_first_slice_is_lost(self):
-        execute = self.agent.execute_service_step
-
-        def lose(*args):
-            execute(*args)
-            raise exception.AgentConnectionFailed(reason='timed out')
-        self.agent.execute_service_step = lose
-        self.begin()
+        with self.with_lost_answers():
+            self.begin()
         self.assert_waits()
-        del self.agent.execute_service_step
         self.heartbeat()
         self.assert_restored()
 
@@ -812,9 +711,7 @@ class HeldTest(RestoreTestCase):
 
     def test_swift_is_down_for_a_while(self):
         self.begin(self.report(True))
-        down = errors.StoreUnavailable('prepare', 'the container', 'no answer')
-        with mock.patch.object(swift_target.SwiftTarget, 'grant',
-                               side_effect=down):
+        with self.without_grants():
             for _heartbeat in range(3):
                 self.beat()
                 self.assert_waits()
@@ -825,8 +722,7 @@ class HeldTest(RestoreTestCase):
     def test_bmc_fails_on_the_way_back(self):
         # It is done; so this is no reason to hold it.
         self.begin()
-        with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
-                               side_effect=RuntimeError('BMC is gone')):
+        with self.without_way_back():
             self.heartbeat()
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
         self.assertFalse(restore_record.is_inconsistent(self.node))
@@ -835,7 +731,7 @@ class HeldTest(RestoreTestCase):
         self.assert_is(self.first)
 
 
-class WhileHeldTest(RestoreTestCase):
+class WhileHeldTest(ActiveTestCase):
     """What a user may try with a node that is held."""
 
     def setUp(self):
@@ -887,7 +783,7 @@ class WhileHeldTest(RestoreTestCase):
         self.assertNotIn(states.SOFT_POWER_OFF, self.power)
 
     def test_fails_again(self):
-        self.begin(self.fail('[target-mismatch] Disk /dev/sda: another'))
+        self.begin(self.failing('[target-mismatch] Disk /dev/sda: another'))
         self.heartbeat()
         self.assert_held('[target-mismatch]')
         self.ask()
@@ -902,12 +798,7 @@ class WhileHeldTest(RestoreTestCase):
         self.assert_restored()
 
     def test_other_steps(self):
-        self.agent.steps = {'Some': [
-            {'interface': 'deploy', 'step': 'other', 'priority': 0}]}
-        self.agent.run = lambda args: {'fine': True}
-        self.request({}, step='other')
-        self.heartbeat()
-        self.heartbeat()
+        self.run_other_step()
         self.assert_held(HELD)
 
     def test_other_steps_without_a_ramdisk(self):
@@ -919,24 +810,17 @@ class WhileHeldTest(RestoreTestCase):
 
     def test_undeployed(self):
         self.config(send_power_notifications=False, group='nova')
-        with task_manager.acquire(self.context, self.node.uuid) as task:
-            task.driver.deploy.tear_down(task)
-        self.node.refresh()
+        self.end_deployment()
         self.assertFalse(restore_record.is_inconsistent(self.node))
         self.assertFalse(attempt.is_prepared(self.node))
 
     def test_deployed_anew(self):
         self.config(send_power_notifications=False, group='nova')
-        self.node.provision_state = states.DEPLOYING
-        self.node.save()
-        with (task_manager.acquire(self.context, self.node.uuid) as task,
-              mock.patch.object(agent.AgentDeploy, 'prepare')):
-            task.driver.deploy.prepare(task)
-        self.node.refresh()
+        self.prepare_deployment()
         self.assertFalse(restore_record.is_inconsistent(self.node))
 
 
-class AbortTest(RestoreTestCase):
+class AbortTest(ActiveTestCase):
 
     def test_waits_for_the_end(self):
         self.begin(self.report(True))
@@ -954,12 +838,12 @@ class AbortTest(RestoreTestCase):
     def test_waits_for_a_failure(self):
         self.begin(self.report(True))
         self.abort()
-        self.beat(self.fail('[restore-interrupted] gone'))
+        self.beat(self.failing('[restore-interrupted] gone'))
         self.beat()
         self.assert_held('[restore-interrupted] gone')
 
 
-class LeaseTest(RestoreTestCase):
+class LeaseTest(ActiveTestCase):
 
     def test_the_snapshot_is_not_deleted_meanwhile(self):
         garbage = prune.rehearse(self.store, KEY, self.clock.time(), 0)
@@ -996,32 +880,23 @@ class LeaseTest(RestoreTestCase):
         self.assert_given_back('it is not there any more')
 
 
-class ConductorDiesTest(RestoreTestCase):
+class ConductorDiesTest(ActiveTestCase):
 
     def test_before_and_after_each_step_of_a_slice(self):
         self.begin(self.report(False))
         first = self.restoration.operation
-        for target, name in (
+        slices = self.restoration.progress.slices
+        for _death in self.die_around(
                 (swift_target.SwiftTarget, 'grant'),
                 (agent_base, 'execute_step'),
                 (restore_record.Restoration, 'note')):
-            work = getattr(target, name)
-            for after in (False, True):
-                def die(*args, after=after, work=work, **kwargs):
-                    if after:
-                        work(*args, **kwargs)
-                    raise snapshot_base.Died
-                slices = self.restoration.progress.slices
-                with mock.patch.object(target, name, die):
-                    self.clock.advance(60)
-                    self.assertRaises(snapshot_base.Died, self.heartbeat)
-                self.restart_conductor()
-                self.assert_waits()
-                self.beat()
-                self.assert_waits()
-                self.assertEqual((first, 1), (self.restoration.operation,
-                                              self.restoration.tries))
-                self.assertGreater(self.restoration.progress.slices, slices)
+            self.assert_waits()
+            self.beat()
+            self.assert_waits()
+            self.assertEqual((first, 1), (self.restoration.operation,
+                                          self.restoration.tries))
+            self.assertGreater(self.restoration.progress.slices, slices)
+            slices = self.restoration.progress.slices
         self.beat(self.do_restore)
         self.beat()
         self.assert_restored()
@@ -1031,10 +906,7 @@ class ConductorDiesTest(RestoreTestCase):
         for target, name in ((history, 'put'),
                              (attempt, 'set_restored'),
                              (agent_base, '_continue_steps')):
-            with mock.patch.object(target, name,
-                                   side_effect=snapshot_base.Died):
-                self.assertRaises(snapshot_base.Died, self.heartbeat)
-            self.restart_conductor()
+            self.die_at(target, name)
             self.assert_waits()
         self.heartbeat()
         self.assert_restored()
@@ -1042,10 +914,7 @@ class ConductorDiesTest(RestoreTestCase):
 
     def test_on_the_way_back(self):
         self.begin()
-        with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(fake.FakeBoot, 'clean_up_ramdisk')
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
@@ -1055,10 +924,7 @@ class ConductorDiesTest(RestoreTestCase):
 
     def test_when_the_agent_has_heard_of_it(self):
         self.ask()
-        with mock.patch.object(agent_base, 'execute_step',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(agent_base, 'execute_step')
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
         self.assert_waits()
@@ -1068,19 +934,14 @@ class ConductorDiesTest(RestoreTestCase):
 
     def test_when_the_agent_has_heard_of_it_and_ironic_failed_the_node(self):
         self.begin(self.report(False))
-        self.node.provision_state = states.SERVICEFAIL
-        self.node.last_error = 'The conductor was restarted'
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICEFAIL, 'The conductor was restarted')
         self.assert_held('The conductor was restarted')
         self.assert_can_be_repeated()
 
     def test_another_conductor_goes_on(self):
         self.begin(self.report(True))
         self.beat()
-        self.service.del_host()
-        self._start_service()
-        self.addCleanup(self.service.del_host)
+        self.replace_conductor()
         self.beat(self.do_restore)
         self.beat()
         self.assert_restored()
@@ -1094,7 +955,7 @@ class ConductorDiesTest(RestoreTestCase):
                                                 self.restoration.tries))
 
 
-class CustomAgentTest(RestoreTestCase):
+class CustomAgentTest(ActiveTestCase):
     """The other deploy interface, on the same mixin."""
 
     deploy_interface = 'custom-agent-snapshot'

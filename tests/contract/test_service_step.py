@@ -5,7 +5,6 @@ from unittest import mock
 
 from ironic.common import exception
 from ironic.common import states
-from ironic.conductor import task_manager
 from ironic.conductor import utils as manager_utils
 from ironic.drivers.modules import agent
 from ironic.drivers.modules import agent_base
@@ -80,18 +79,11 @@ class SuccessTest(snapshot_base.SnapshotTestCase):
         self.heartbeat()
         self.heartbeat()
         first = self.record.generation
-        with task_manager.acquire(self.context, self.node.uuid) as task:
-            task.driver.deploy.tear_down(task)
-        self.node.refresh()
+        self.end_deployment()
         self.assertNotEqual(first, attempt.lineage(self.node).generation)
 
     def test_other_steps_are_left_to_ironic(self):
-        self.agent.steps = {'Some': [
-            {'interface': 'deploy', 'step': 'other', 'priority': 0}]}
-        self.agent.run = lambda args: {'fine': True}
-        self.request({}, step='other')
-        self.heartbeat()
-        self.heartbeat()
+        self.run_other_step()
         self.assertEqual(states.ACTIVE, self.node.provision_state)
         self.assert_runs_own_system()
 
@@ -112,11 +104,8 @@ class RefusedTest(snapshot_base.SnapshotTestCase):
     def assert_refused(self, text):
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
         self.assertIn(text, self.node.last_error)
-        self.assertEqual([], self.power)
         self.assertFalse(self.node.maintenance)
-        self.abort()
-        self.assertEqual(states.ACTIVE, self.node.provision_state)
-        self.assertEqual([], self.power)
+        self.assert_abort_does_not_boot()
 
     def test_wrong_argument(self):
         self.request({'url': 'http://evil.example.org/'})
@@ -230,12 +219,8 @@ class FailureTest(snapshot_base.SnapshotTestCase):
         self.heartbeat()
         first = self.record
         self.agent.restart()
-
-        def busy(step, *args):
-            raise exception.AgentInProgress(
-                node=self.node.uuid, command='x', error='busy')
-        self.agent.execute_service_step = busy
-        self.heartbeat()
+        with self.with_busy_agent():
+            self.heartbeat()
         self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
         self.assertEqual(first, self.record)
 
@@ -277,9 +262,7 @@ class FailureTest(snapshot_base.SnapshotTestCase):
     def test_after_a_failure_abort_does_not_reboot(self):
         self.test_agent_fails()
         del self.power[:]
-        self.abort()
-        self.assertEqual(states.ACTIVE, self.node.provision_state)
-        self.assertEqual([], self.power)
+        self.assert_abort_does_not_boot()
 
     def test_after_a_failure_the_next_request_runs(self):
         self.test_agent_fails()
@@ -312,8 +295,7 @@ class FailureTest(snapshot_base.SnapshotTestCase):
         self.agent.run = run
         self.request({})
         self.heartbeat()
-        with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
-                               side_effect=RuntimeError('BMC is gone')):
+        with self.without_way_back():
             self.heartbeat()
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
         self.assertIn('boom', self.node.last_error)
@@ -367,10 +349,7 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
         self.request({})
         self.heartbeat()
         first = self.record
-        # What a conductor that was killed in "servicing" leaves behind.
-        self.node.provision_state = states.SERVICING
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICING)
         self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
         self.assertEqual(first, self.record)
         self.agent.succeed(self.capture(self.agent.received[-1]['args']))
@@ -380,17 +359,12 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
 
     def test_while_servicing_before_it_began(self):
         self.request({})
-        self.node.provision_state = states.SERVICING
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICING)
         self.assert_failed('conductor stopped')
 
     def test_before_the_agent_heard_of_it(self):
         self.request({})
-        with mock.patch.object(agent_base, 'execute_step',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(agent_base, 'execute_step')
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
         self.heartbeat()
@@ -402,10 +376,7 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
     def test_after_the_commit(self):
         self.request({})
         self.heartbeat()
-        with mock.patch.object(agent_base, '_continue_steps',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(agent_base, '_continue_steps')
         self.assertEqual(states.SERVICEWAIT, self.node.provision_state)
         self.assertEqual(attempt.COMMITTED, self.record.status)
         self.heartbeat()
@@ -416,10 +387,7 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
     def test_on_the_way_back_after_the_commit(self):
         self.request({})
         self.heartbeat()
-        with mock.patch.object(fake.FakeBoot, 'clean_up_ramdisk',
-                               side_effect=snapshot_base.Died):
-            self.assertRaises(snapshot_base.Died, self.heartbeat)
-        self.restart_conductor()
+        self.die_at(fake.FakeBoot, 'clean_up_ramdisk')
         self.assertEqual(states.SERVICING, self.node.provision_state)
         self.look_for_orphans()
         self.assertEqual(states.SERVICEFAIL, self.node.provision_state)
@@ -432,10 +400,7 @@ class ConductorDiesTest(snapshot_base.SnapshotTestCase):
         self.agent.run = lambda args: None
         self.request({})
         self.heartbeat()
-        self.node.provision_state = states.SERVICEFAIL
-        self.node.last_error = 'The conductor was restarted'
-        self.node.save()
-        self.look_for_orphans()
+        self.find_orphan(states.SERVICEFAIL, 'The conductor was restarted')
         self.assert_failed('The conductor was restarted')
 
     def test_orphan_check_leaves_others_alone(self):

@@ -177,8 +177,7 @@ def test_nobody_comes_back(monkeypatch):
     monkeypatch.setattr(session, '_POLL_S', 0.002)
     rig = Rig(packs=16, hours=8)
     rig.slice()
-    for thread in requests.capture_threads():
-        thread.join(60)
+    requests.join_captures(60)
     # The grant's hour, the patience, and the packs on their way.
     assert rig.clock.monotonic() >= HOUR + renewal.PATIENCE_S
     with pytest.raises(errors.GrantExpired):

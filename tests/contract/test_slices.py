@@ -182,10 +182,7 @@ class ProgressTest(SlicesTestCase):
         self.assert_waits()
         first = self.record.snapshot
         # The agent is still busy with something when the second begins.
-        with mock.patch.object(
-                self.agent, 'execute_service_step',
-                side_effect=exception.AgentInProgress(
-                    node=self.node.uuid, command='x', error='busy')):
+        with self.with_busy_agent():
             self.heartbeat()
         self.assert_waits()
         self.assertNotEqual(first, self.record.snapshot)
@@ -302,9 +299,7 @@ class GrantTest(SlicesTestCase):
 
     def test_swift_does_not_answer_for_a_while(self):
         self.begin(self.moving)
-        down = errors.StoreUnavailable('prepare', 'the container', 'no answer')
-        with mock.patch.object(swift_target.SwiftTarget, 'grant',
-                               side_effect=down):
+        with self.without_grants():
             for _heartbeat in range(3):
                 self.beat(self.moving)
                 self.assert_waits()
@@ -480,10 +475,7 @@ class AgentRestartsTest(SlicesTestCase):
 
     def test_agent_is_busy(self):
         self.begin(self.moving)
-        with mock.patch.object(
-                self.agent, 'execute_service_step',
-                side_effect=exception.AgentInProgress(
-                    node=self.node.uuid, command='x', error='busy')):
+        with self.with_busy_agent():
             for _heartbeat in range(5):
                 self.beat(None)
                 self.assert_waits()
@@ -519,10 +511,7 @@ class AgentRestartsTest(SlicesTestCase):
     def test_agent_is_busy_with_something_else_for_ever(self):
         self.agent.run = self.moving
         self.request({})
-        with mock.patch.object(
-                self.agent, 'execute_service_step',
-                side_effect=exception.AgentInProgress(
-                    node=self.node.uuid, command='x', error='busy')):
+        with self.with_busy_agent():
             self.heartbeat()
         self.agent.commands.append({'command_name': 'get_something',
                                     'command_status': 'RUNNING'})
@@ -533,15 +522,9 @@ class AgentRestartsTest(SlicesTestCase):
 
     def test_answer_to_the_slice_is_lost(self):
         self.begin(self.moving)
-        execute = self.agent.execute_service_step
-
-        def lose(*args):
-            execute(*args)
-            raise exception.AgentConnectionFailed(reason='timed out')
-        self.agent.execute_service_step = lose
-        self.beat(self.moving)
+        with self.with_lost_answers():
+            self.beat(self.moving)
         self.assert_waits()
-        del self.agent.execute_service_step
         self.beat(self.moving)
         self.assertEqual(2, self.record.progress.slices)
         self.assertEqual(3, len(self.asked()))
@@ -562,37 +545,25 @@ class ConductorDiesTest(SlicesTestCase):
     def test_before_and_after_each_step_of_a_slice(self):
         self.begin(self.moving)
         first = self.record.snapshot
-        for target, name in (
+        slices = self.record.progress.slices
+        for _death in self.die_around(
                 (swift_target.SwiftTarget, 'grant'),
                 (agent_base, 'execute_step'),
                 (attempt.Attempt, 'note')):
-            work = getattr(target, name)
-            for after in (False, True):
-                def die(*args, after=after, work=work, **kwargs):
-                    if after:
-                        work(*args, **kwargs)
-                    raise snapshot_base.Died
-                slices = self.record.progress.slices
-                with mock.patch.object(target, name, die):
-                    self.clock.advance(60)
-                    self.assertRaises(snapshot_base.Died, self.heartbeat)
-                self.restart_conductor()
-                self.assert_waits()
-                self.beat(self.moving)
-                self.assert_waits()
-                self.assertEqual((first, 1), (self.record.snapshot,
-                                              self.record.tries))
-                self.assertGreater(self.record.progress.slices, slices)
+            self.assert_waits()
+            self.beat(self.moving)
+            self.assert_waits()
+            self.assertEqual((first, 1), (self.record.snapshot,
+                                          self.record.tries))
+            self.assertGreater(self.record.progress.slices, slices)
+            slices = self.record.progress.slices
         self.assertEqual({first}, {args['snapshot'] for args in self.asked()})
         self.finish()
 
     def test_between_slices(self):
-        # Another conductor finds all it needs in the database.
         self.begin(self.moving)
         self.beat(self.moving)
-        self.service.del_host()
-        self._start_service()
-        self.addCleanup(self.service.del_host)
+        self.replace_conductor()
         self.beat(self.moving)
         self.finish()
 

@@ -9,7 +9,9 @@ import pytest
 from ipa_snapshot_hardware import redaction
 from tests import agent_log
 
-CANARY = 'c0ffee' * 10 + 'cafe'
+CANARY = agent_log.CANARY
+output = agent_log.output
+
 STEP = {
     'step': 'snapshot',
     'args': {
@@ -17,13 +19,6 @@ STEP = {
         'name': 'golden',
     },
 }
-
-
-@pytest.fixture
-def output(monkeypatch):
-    yield agent_log.start(monkeypatch)
-    monkeypatch.undo()
-    logging.root.manager._clear_cache()
 
 
 def write(logger):

@@ -53,8 +53,7 @@ class Work:
 @pytest.fixture
 def sessions():
     yield session.Sessions()
-    for thread in requests.capture_threads():
-        thread.join(SOON)
+    requests.join_captures(SOON)
     assert requests.capture_threads() == []
 
 
@@ -127,8 +126,7 @@ def test_an_error_between_slices_is_told_first(sessions, work):
     live = attend(sessions, work)
     live.wait(0)
     work.ended(errors.DiskChanged('/dev/sda', 'it was written to'))
-    for thread in requests.capture_threads():
-        thread.join(SOON)
+    requests.join_captures(SOON)
     with pytest.raises(errors.DiskChanged):
         attend(sessions, work).wait(0)
     assert len(work.runs) == 1
@@ -167,8 +165,7 @@ def test_one_that_does_not_end_is_an_error(
     assert requests.SNAPSHOT in str(caught.value)
     assert second.runs == []
     stuck.set()
-    for thread in requests.capture_threads():
-        thread.join(SOON)
+    requests.join_captures(SOON)
     assert begin_other(sessions, second).wait(SOON) is CAPTURED
 
 

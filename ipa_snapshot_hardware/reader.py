@@ -23,17 +23,18 @@ class Batch:
 
     :param numbers: of the clusters, ascending.
     :param size: bytes of the disk; what sticks out does not count.
-    :param fill: reads the clusters into a buffer, one after the other.
+    :param fill: reads the clusters into a buffer, one after the other, and
+        gives the part of it that they lie in.
     :param pool: of buffers, each large enough.
     """
 
-    __slots__ = ('_buffer', '_fill', '_pool', 'numbers', 'size')
+    __slots__ = ('_buffer', '_fill', '_pool', '_view', 'numbers', 'size')
 
     def __init__(
         self,
         numbers: Sequence[int],
         size: int,
-        fill: Callable[[memoryview], None],
+        fill: Callable[[memoryview], memoryview],
         pool: 'Pool',
     ) -> None:
         self.numbers = numbers
@@ -41,6 +42,7 @@ class Batch:
         self._fill = fill
         self._pool = pool
         self._buffer: memoryview | None = None
+        self._view: memoryview | None = None
 
     @property
     def view(self) -> memoryview:
@@ -48,11 +50,17 @@ class Batch:
 
         :raises DiskReadError: when their data cannot be read.
         """
-        if self._buffer is None:
-            buffer = self._pool.take()
-            self._fill(buffer)
-            self._buffer = buffer
-        return self._buffer[: len(self.numbers) * self._pool.cluster_size]
+        if self._view is None:
+            self._buffer = self._pool.take()
+            self._view = self._fill(self._buffer)
+        return self._view
+
+    def read_ahead(self) -> None:
+        """Read the clusters now, not when somebody asks for them.
+
+        :raises DiskReadError: when their data cannot be read.
+        """
+        _ = self.view
 
     def release(self) -> None:
         """Give the buffer back."""
@@ -68,9 +76,8 @@ class Pool:
     :param size: of each, in bytes.
     """
 
-    def __init__(self, size: int, cluster_size: int) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self.cluster_size = cluster_size
         self._free: collections.deque[memoryview] = collections.deque()
 
     def take(self) -> memoryview:
@@ -126,7 +133,7 @@ class ClusterReader:
         self._cluster_size = cluster_size
         self._read_size = read_size
         self._zeroes = bytes(read_size)
-        self._pool = Pool(read_size, cluster_size)
+        self._pool = Pool(read_size)
         # What cannot be read is found in the order of the disk.
         self._ahead = allow_bad_sectors or not disk.cached
         self._salvage = (
@@ -197,12 +204,12 @@ class ClusterReader:
             self._pool,
         )
         if self._ahead:
-            _ = batch.view
+            batch.read_ahead()
         return batch
 
     def _fill(
         self, runs: Sequence[tuple[int, int]], view: memoryview
-    ) -> None:
+    ) -> memoryview:
         position = 0
         for first, count in runs:
             length = self.size_of(first, count)
@@ -214,6 +221,7 @@ class ClusterReader:
                 : end - position - length
             ]
             position = end
+        return view[:position]
 
     def _read_run(self, offset: int, view: memoryview) -> None:
         end = offset + len(view)

@@ -213,11 +213,12 @@ def _of_rollback(found: results.Results) -> list[Bar]:
                           facts['rollback_written_bytes'])
     part = differing / facts['rollback_virtual_bytes']
     return [
-        Bar('rollback of a day: speed, of a restore onto a blank disk that '
-            'writes as fast', slow.wall / rollback.wall, 5.0, at_least=True,
-            detail=f'{rollback.wall:.2f} s; {slow.wall:.2f} s; '
+        Bar('rollback of a changed disk: speed, of a restore onto a blank '
+            'disk that writes as fast', slow.wall / rollback.wall, 5.0,
+            at_least=True, detail=f'{rollback.wall:.2f} s; {slow.wall:.2f} s; '
             f'{part:.1%} of the disk differ'),
-        Bar('rollback of a day: bytes written, of the clusters that differ',
+        Bar('rollback of a changed disk: bytes written, of the clusters that '
+            'differ',
             written / differing, 1.05,
             detail=f'{written / 1e6:.1f} MB; {differing / 1e6:.1f} MB')]
 

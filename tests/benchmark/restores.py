@@ -189,21 +189,29 @@ class OntoSlowDisk(OfOurs):
 
 
 class Rollback(OntoSlowDisk):
-    """Onto the same, with what is in use of it a day later.
+    """Onto the same, with the snapshot's disk, part of it a day later.
 
+    :param before: image of the snapshot.
     :param later: image of the disk's snapshot a day later.
+    :param cluster_size: of both, in bytes.
     """
 
     name = 'ours-rollback'
-    title = f'engine, disk a day later that writes {rollback.RATE_TITLE}'
+    title = (f'engine, disk changed by {rollback.CHANGED_TITLE} that writes '
+             f'{rollback.RATE_TITLE}')
 
-    def __init__(self, later: pathlib.Path) -> None:
+    def __init__(self, before: pathlib.Path, later: pathlib.Path,
+                 cluster_size: int) -> None:
+        self._before = before
         self._later = later
+        self._cluster_size = cluster_size
 
     def _command(self, program: peers.Program, disk: disks.Disk,
                  folder: pathlib.Path, out: pathlib.Path) -> list[str]:
-        measure.run([['cp', '--sparse=always', str(self._later),
-                      str(self.image(disk, out))]])
+        image = self.image(disk, out)
+        measure.run([['cp', '--sparse=always', str(self._before),
+                      str(image)]])
+        rollback.change(image, self._later, self._cluster_size)
         return super()._command(program, disk, folder, out)
 
 

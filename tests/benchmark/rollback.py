@@ -5,12 +5,15 @@ Run as a program, it restores a snapshot of a directory onto an image file,
 whose writes are paced, with the engine of the command, and prints a line of
 JSON. What is there already is compared; a file that is missing is made, and
 known to be zero.
+
+:func:`change` makes the disk of which a part has changed.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import pathlib
 import uuid
 
 from ironic_snapshot_core import clock as clocks
@@ -27,6 +30,10 @@ from ironic_snapshot_cli import selection
 #: What the disk writes, in bytes per second; a title for it.
 RATE = 100_000_000
 RATE_TITLE = '100 MB/s'
+
+#: Of a disk, how much has changed before it is rolled back, at most.
+CHANGED = 0.03
+CHANGED_TITLE = '3 %'
 
 
 class PacedTarget(targets.BlockTarget):
@@ -65,6 +72,32 @@ def run(folder: str, snapshot: str, path: str) -> dict[str, float]:
             stop=executor.Stop())
     return {**dataclasses.asdict(found.totals),
             'seconds': clock.monotonic() - started}
+
+
+def change(image: pathlib.Path, later: pathlib.Path,
+           cluster_size: int) -> None:
+    """Make an image in part what another is.
+
+    Of the clusters that are different, every so many-th is taken, so that
+    those of each part of the disk are among them, until as much has changed
+    as :data:`CHANGED` says.
+
+    :raises ValueError: there is not as much that is different.
+    """
+    with open(image, 'r+b') as old, open(later, 'rb') as new:
+        size = os.fstat(old.fileno()).st_size
+        wanted = int(size * CHANGED) // cluster_size
+        different = [
+            offset for offset in range(0, size, cluster_size)
+            if os.pread(old.fileno(), cluster_size, offset)
+            != os.pread(new.fileno(), cluster_size, offset)]
+        if len(different) < wanted:
+            raise ValueError(
+                f'{len(different)} clusters are different, not {wanted}')
+        for number in range(wanted):
+            offset = different[number * len(different) // wanted]
+            os.pwrite(old.fileno(), os.pread(
+                new.fileno(), cluster_size, offset), offset)
 
 
 def main() -> None:

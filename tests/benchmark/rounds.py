@@ -236,17 +236,19 @@ class Benchmark:
         peers.clear(out)
 
     def _roll_back(self, number: int, ours: peers.Ours) -> None:
-        """Restore to a disk of the day after, and to a blank one.
+        """Restore to a disk that has changed, and to a blank one.
 
-        The day after is an image of its snapshot, so that only what was
-        done in that day is different, and nothing that was deleted before.
+        It changes as it did in a day. That is taken from the image of its
+        snapshot, in which there is nothing that was deleted before.
         """
         root, later = self._disks['root'], self._exported(
             self._disks['changed'])
         if not later.exists():
             return
         folder = self._folder(root, ours)
-        slow, rollback = restores.OntoSlowDisk(), restores.Rollback(later)
+        slow = restores.OntoSlowDisk()
+        rollback = restores.Rollback(
+            peers.exported(folder, root), later, CLUSTER_SIZE)
         for each in (slow, rollback):
             self._restore(number, each, ours, root, folder)
         if rollback.printed:

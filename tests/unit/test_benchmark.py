@@ -634,6 +634,45 @@ def test_a_rollback_is_paced_and_writes_what_differs(tmp_path, monkeypatch):
     assert handmade.C < told['written_bytes'] == sum(paced)
 
 
+class TestChange:
+
+    C = 4096
+
+    @pytest.fixture
+    def images(self, tmp_path):
+        """200 clusters, of which every second changes."""
+        content = random.Random(1).randbytes(200 * self.C)
+        before, later = tmp_path / 'before', tmp_path / 'later'
+        before.write_bytes(content)
+        changed = bytearray(content)
+        for start in range(0, 200 * self.C, 2 * self.C):
+            changed[start] ^= 1
+        later.write_bytes(changed)
+        return before, later
+
+    def different(self, one, other):
+        one, other = one.read_bytes(), other.read_bytes()
+        assert len(one) == len(other)
+        return [start // self.C for start in range(0, len(one), self.C)
+                if one[start:start + self.C] != other[start:start + self.C]]
+
+    def test_so_much_changes_and_no_more(self, images, tmp_path):
+        before, later = images
+        image = tmp_path / 'image'
+        image.write_bytes(before.read_bytes())
+        rollback.change(image, later, self.C)
+        changed = self.different(image, before)
+        assert len(changed) == 6
+        assert len(self.different(image, later)) == 94
+        # In all parts of it.
+        assert changed[0] < 34 and changed[-1] > 160
+
+    def test_too_little_is_different(self, images):
+        before, _ = images
+        with pytest.raises(ValueError, match='0 clusters'):
+            rollback.change(before, before, self.C)
+
+
 @pytest.mark.parametrize('shared', [False, True])
 def test_metadata(shared):
     told = metadata.measure(2000, shared)

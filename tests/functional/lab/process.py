@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -23,6 +24,11 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 #: How much of a daemon's log is shown when it fails to start.
 LOG_TAIL_BYTES = 3000
+
+#: The first and the last port that the kernel gives away by itself.
+LOCAL_PORTS = pathlib.Path('/proc/sys/net/ipv4/ip_local_port_range')
+#: Below are those of well-known services.
+FIRST_PORT = 10000
 
 #: Runs a command with some paths replaced by others, for itself only:
 #: arguments are pairs of paths, '--', and the command. The process keeps its
@@ -106,15 +112,31 @@ def answers(port: int) -> bool:
 
 
 def free_ports(names: collections.abc.Iterable[str]) -> dict[str, int]:
-    """Give each name a port of the loopback that is free now."""
+    """Give each name a port of the loopback that is free now.
+
+    None that the kernel gives to connections, or to whoever asks for any
+    port: a machine listens to its own only when it is switched on.
+
+    :raises LabError: there are not so many.
+    """
+    end = int(LOCAL_PORTS.read_text().split()[0])
+    candidates = random.sample(range(FIRST_PORT, end), end - FIRST_PORT)
     with contextlib.ExitStack() as stack:
         ports = {}
         for name in names:
             # Held until all are known, so that no port is given twice.
             held = stack.enter_context(socket.socket())
-            held.bind(('127.0.0.1', 0))
-            ports[name] = held.getsockname()[1]
+            ports[name] = _bind(held, candidates)
         return ports
+
+
+def _bind(held: socket.socket, candidates: list[int]) -> int:
+    while candidates:
+        port = candidates.pop()
+        with contextlib.suppress(OSError):
+            held.bind(('127.0.0.1', port))
+            return port
+    raise LabError('no port of the loopback is free')
 
 
 class Daemon:

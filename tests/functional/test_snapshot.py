@@ -282,7 +282,7 @@ def test_all_blocks_slice_by_slice(lab, node, tmp_path):
     since = node.console.mark()
     lab.proxy.rule(method='PUT', match='/leases/', delay=STALL_S, times=1)
     # Uploading all of it so slowly takes several slices.
-    node.snapshot(name='every block', all_blocks=True, bandwidth_limit=2,
+    node.snapshot(name='every block', all_blocks=True, bandwidth_limit=3,
                   parent='none')
     wait_for_request(lab, node, 'PUT', '/leases/')
     offline = tmp_path / 'offline.raw'

@@ -122,12 +122,12 @@ class Comparison:
             snapshot, image = self._take_snapshot()
         self.target.enroll()
         self.target.provide()
-        self._deploy('from the snapshot', snapshot=snapshot)
+        self._deploy('from the snapshot', 'direct-snapshot',
+                     snapshot=snapshot)
         direct = node_.image_info(
             self.lab.publish(image), machine.sha256(image))
-        self._use_interface('direct')
-        self._deploy('direct, fetched by the ramdisk', **direct)
-        self._deploy('direct, cached by the conductor', **direct,
+        self._deploy('direct, fetched by the ramdisk', 'direct', **direct)
+        self._deploy('direct, cached by the conductor', 'direct', **direct,
                      image_download_source='local')
         self._print(image.stat().st_size)
 
@@ -150,13 +150,12 @@ class Comparison:
                 record['snapshot'])))
         return record['snapshot'], image
 
-    def _use_interface(self, name: str) -> None:
-        self.target.client.update_node(
-            self.target.uuid, deploy_interface=name)
-
-    def _deploy(self, how: str, **instance_info: object) -> None:
+    def _deploy(self, how: str, interface: str,
+                **instance_info: object) -> None:
         if self.target.show()['provision_state'] == 'active':
             self.target.undeploy()
+        self.target.client.update_node(
+            self.target.uuid, deploy_interface=interface)
         folders = [self.lab.state_dir / name for name in CONDUCTOR_FOLDERS]
         with (report.phase(how),
               Watch(folders, self.lab.node(self.target.name)) as watch):

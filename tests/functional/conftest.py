@@ -21,6 +21,10 @@ ORDER = ('test_snapshot', 'test_restore', 'test_secrets')
 
 def pytest_collection_modifyitems(items):
     folder = pathlib.Path(__file__).parent
+    for item in items:
+        if folder in item.path.parents:
+            # Where several processes test, one has the machines.
+            item.add_marker(pytest.mark.xdist_group('machines'))
     late = [folder / f'{name}.py' for name in ORDER]
     # Stable: within a module the order stays.
     items.sort(key=lambda item: late.index(item.path) + 1

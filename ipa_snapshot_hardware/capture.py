@@ -259,6 +259,7 @@ class _Capture:
         self._checkpoints = 0
         self._parent: parents.Parent | None = None
         self._full_reason = wanted.full_reason
+        self._pack_size = allowed.pack_size
         self._shared = parents.NOTHING
         self._taken = takeover.TakenOver()
 
@@ -356,12 +357,17 @@ class _Capture:
     def _build_upon(self) -> None:
         """Find out what is stored already, and whether memory will do."""
         allowed = self._allowed
+        alone = self._fit(allowed)
+        # Not what is wanted: packs that have to be small for the memory's
+        # sake are not to be stored again for being small.
+        self._pack_size = alone.pack_size
         try:
             if self._wanted.parent:
                 parent = parents.find(
                     self._store,
                     self._wanted,
                     self._wanted.parent,
+                    self._pack_size,
                     self._readable,
                 )
                 self._allowed = self._fit(allowed, parent)
@@ -380,7 +386,7 @@ class _Capture:
                 error.snapshot,
                 error.reason,
             )
-        self._allowed = self._fit(allowed)
+        self._allowed = alone
         self._content = self._new_content(0)
 
     def _fit(
@@ -434,7 +440,7 @@ class _Capture:
         if self._parent is None or wanted.parent is None:
             return ''
         return (
-            f'{wanted.parent.digest} {wanted.pack_size} {wanted.redundancy}\n'
+            f'{wanted.parent.digest} {self._pack_size} {wanted.redundancy}\n'
         )
 
     def _take_over(self) -> None:

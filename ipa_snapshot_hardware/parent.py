@@ -292,10 +292,12 @@ def find(
     store: stores.Store,
     wanted: request.CaptureRequest,
     asked: request.ParentRequest,
+    pack_size: int,
     readable: Callable[[str], bool],
 ) -> Parent:
     """Read what is needed of the parent to decide; not its indexes yet.
 
+    :param pack_size: that the packs of this capture will have, in bytes.
     :param readable: whether the grant permits to read below a prefix.
     :raises ParentUnsuitable: it cannot be built upon.
     :raises InvalidValue: it could be, but the grant does not permit it.
@@ -311,7 +313,7 @@ def find(
             raise arguments.not_permitted('GET', prefix)
     with _told_of(asked.snapshot):
         map_ = committed.DocumentReader(store, manifest).read_map()
-    chosen = reuse.choose(manifest, wanted.pack_size, wanted.redundancy)
+    chosen = reuse.choose(manifest, pack_size, wanted.redundancy)
     for (attempt, name), reason in chosen.reasons.items():
         LOG.debug('Storing %s of %s again: %s', name, attempt, reason)
     return Parent(manifest, map_, chosen)

@@ -31,7 +31,7 @@ MOST_LIVE_PERCENT = 70
 #: many, but always a pack.
 WORK_PARTS = 8
 
-#: A pack is small when it is a part of so many of the wanted size ...
+#: A pack is small when it is a part of so many of the size of new ones ...
 SMALL_PARTS = 4
 #: ... and with more of those than this they are stored again together. So
 #: there are never many segments, attempts and indexes for little data.
@@ -61,11 +61,11 @@ def choose(
 
     The same manifest gives the same choice.
 
-    :param pack_size: wanted size of a pack in bytes.
+    :param pack_size: that packs will have which are stored now, in bytes.
     :param redundancy: so many snapshots in a row rely on one copy; 0: all.
     """
     packs = [pack for pack in manifest.packs if not pack.spare]
-    # A full pack is up to a cluster larger than wanted.
+    # A full pack is up to a cluster larger.
     work = max(
         pack_size + manifest.cluster_size,
         sum(pack.live_bytes for pack in packs) // WORK_PARTS,

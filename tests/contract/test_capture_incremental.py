@@ -12,6 +12,7 @@ from hypothesis import strategies
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture as captures
 from ipa_snapshot_hardware import parent as parents
+from ipa_snapshot_hardware import reuse
 from ipa_snapshot_hardware.disk import memory as memory_disk
 from ironic_snapshot_core import cluster_map
 from ironic_snapshot_core import codec as codecs
@@ -309,8 +310,25 @@ def test_a_parent_that_the_grant_does_not_cover():
     )
     with pytest.raises(errors.InvalidValue, match=f'GET below {closed}'):
         parents.find(
-            lineage.store, asked, lineage.parent, lambda it: it != closed
+            lineage.store, asked, lineage.parent, MiB,
+            lambda it: it != closed,
         )
+
+
+def test_little_memory_makes_small_packs_that_stay():
+    """They are not stored again for being small: new ones would be, too."""
+    content = disks.random_bytes(40 * MiB, seed=32)
+    lineage = Lineage(pack_size=64 * MiB, memory_limit=41 * MiB)
+    lineage.capture(content)
+    assert len(lineage.report.packs) > reuse.MOST_SMALL_PACKS
+    changed = change(content, 5 * MiB, disks.random_bytes(C, seed=33))
+    lineage.capture(changed)
+    assert lineage.report.totals.stored_bytes <= 2 * MiB
+    # Where there is more memory it is worth while, once.
+    lineage.capture(content, memory_limit=0)
+    assert len(lineage.report.packs) == 1
+    lineage.capture(changed, memory_limit=0)
+    assert lineage.report.totals.stored_bytes <= 2 * MiB
 
 
 def test_too_little_memory_for_the_parent():

@@ -12,6 +12,7 @@ from ironic_snapshot_core.store import auth
 from ironic_snapshot_core.store import swift as swift_store
 from ironic_snapshot_core.store import swift_container
 from tests.contract import capture_requests
+from tests.servers.cloud import Cloud
 from tests.servers.faulty_http import FaultyProxy
 from tests.servers.swift import SwiftServer
 
@@ -21,6 +22,13 @@ def swift(tmp_path_factory):
     """A real Swift, for all tests of the session."""
     with SwiftServer(tmp_path_factory.mktemp('swift')) as server:
         yield server
+
+
+@pytest.fixture(scope='session')
+def cloud(tmp_path_factory):
+    """A real Keystone, Swift and Glance, for all tests of the session."""
+    with Cloud(tmp_path_factory.mktemp('cloud')) as found:
+        yield found
 
 
 @pytest.fixture(scope='session')

@@ -6,12 +6,17 @@ import re
 import sqlite3
 
 from ironic_snapshot_core import grant
+from tests.servers import cloud
+from tests.servers import swift
 
 # Names of secrets followed by a value that is not masked.
 _PATTERNS = (
     re.compile(r'temp_url_sig=(?!\*)[^&\s\'"]+'),
     re.compile(r'X-Auth-Token["\']?: ["\']?(?!\*)AUTH_tk\w+'),
 )
+# A storage server of Swift logs the whole address of each request, signature
+# and all, as where it comes from. They are nobody's but who has the data.
+_STORAGE_LOGS = frozenset(f'{name}.log' for name in swift.STORAGE_SERVERS)
 
 
 def secrets(lab) -> dict[str, str]:
@@ -24,6 +29,9 @@ def secrets(lab) -> dict[str, str]:
         lab.manifest_key: 'manifest key',
         lab.swift.token(): 'Swift token',
     }
+    if lab.is_cloud:
+        found.update({lab.cloud.credentials(user)['password']:
+                      f'password of {user}' for user in cloud.USERS})
     for url, key in lab.containers().items():
         found[key] = f'signing key of {url}'
         path = '/' + url.split('/', 3)[3]
@@ -52,8 +60,9 @@ def search(lab, node, wanted: dict[str, str]) -> list[str]:
 def _texts(lab, node):
     yield 'node', json.dumps(node.show())
     yield 'history', json.dumps(node.history())
-    for path in sorted(lab.log_dir.rglob('*')):
-        if path.is_file():
+    for path in sorted({*lab.log_dir.rglob('*'),
+                        *lab.state_dir.rglob('*.log')}):
+        if path.is_file() and path.name not in _STORAGE_LOGS:
             yield str(path), path.read_text(errors='replace')
     for path in sorted((lab.state_dir / 'machines').glob('*/console.log')):
         yield str(path), path.read_text(errors='replace')

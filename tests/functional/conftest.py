@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab for the functional tests: one, for all of them, and their order.
+"""The labs for the functional tests, and their order.
 
-``SNAPSHOT_LAB_KEEP=1`` leaves it up at the end.
+One lab is for nearly all of them. The one with Keystone and Glance is up only
+while its module is tested. ``SNAPSHOT_LAB_KEEP=1`` leaves them up at the end.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import pathlib
 import pytest
 
 from tests.functional.lab import lab as lab_
+from tests.functional.lab import paths
 from tests.functional.lab import process
 from tests.functional.lab import report
 
@@ -32,10 +34,24 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope='session')
-def lab(request, pytestconfig):
+def lab(request):
     """A lab with node-0 active, its own system running."""
-    capture = pytestconfig.pluginmanager.getplugin('capturemanager')
-    here = lab_.Lab(faults=True)
+    with _brought_up(lab_.Lab(faults=True), request) as here:
+        yield here
+
+
+@pytest.fixture(scope='module')
+def cloud_lab(request):
+    """A cloud with node-0 active, which is of project alpha."""
+    beside = paths.default_state_dir()
+    here = lab_.Lab(beside.with_name(f'{beside.name}-cloud'), cloud=True)
+    with _brought_up(here, request, owner='alpha'):
+        yield here
+
+
+@contextlib.contextmanager
+def _brought_up(here, request, owner=None):
+    capture = request.config.pluginmanager.getplugin('capturemanager')
     # What it is doing is for the person who waits, not for a failure report.
     with capture.global_and_fixture_disabled():
         print()
@@ -43,7 +59,8 @@ def lab(request, pytestconfig):
         try:
             with report.phase('node-0'):
                 node = here.node('node-0')
-                node.enroll()
+                node.enroll(**({'owner': here.cloud.project_id(owner)}
+                               if owner else {}))
                 node.adopt()
         except BaseException:
             here.down(keep_files=True)

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(600)
 STALL_S = 20
 
 # What the survey and the hints call, in the ramdisk.
-PROGRAMS = ('blkid', 'losetup', 'ntfscat', 'prlimit', 'sfdisk',
-            'xfs_logprint', 'partclone.extfs', 'partclone.f2fs',
+PROGRAMS = ('blkid', 'debugfs', 'losetup', 'ntfscat', 'prlimit', 'sfdisk',
+            'xfs_db', 'xfs_logprint', 'partclone.extfs', 'partclone.f2fs',
             'partclone.ntfs', 'partclone.vfat', 'partclone.xfs',
             'thin_check', 'thin_dump')
 COUNT_PROGRAMS = (f'for each in {" ".join(PROGRAMS)}; do '

@@ -55,7 +55,8 @@ class Rule:
     :param body: of an answer made here, or instead of the target's.
     :param early: answer before the request's body was read.
     :param cut: ``before`` closes the connection before the request's body
-        was read; ``after`` when the target has done it all, without a word.
+        was read; ``within`` when the target has got half of it; ``after``
+        when the target has done it all, without a word.
     :param delay_s: wait first.
     :param truncate: pass on so many bytes of the answer's body, then close.
     :param flip: flip a bit of this byte of the answer's body.
@@ -214,8 +215,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             # One of both sides is gone; so is the other then.
             self._cut()
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_COPY = \
-        do_OPTIONS = handle_request
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = \
+        do_COPY = do_OPTIONS = handle_request
 
     def log_message(self, *args: object) -> None:
         """Nothing: the request line holds signatures."""
@@ -235,7 +236,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _request_body(self) -> typing.Iterator[bytes]:
         left = int(self.headers.get('Content-Length') or 0)
         if 'Transfer-Encoding' in self.headers:
-            while size := int(self.rfile.readline().split(b';')[0], 16):
+            while size := self._chunk_size():
                 yield self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
@@ -245,6 +246,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise ConnectionError
             left -= len(chunk)
             yield chunk
+
+    def _chunk_size(self) -> int:
+        line = self.rfile.readline()
+        if not line:
+            raise ConnectionError
+        return int(line.split(b';')[0], 16)
 
     def _make_up(self, rule: Rule) -> None:
         assert rule.status is not None
@@ -277,10 +284,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if chunked:
                 connection.putheader('Transfer-Encoding', 'chunked')
             connection.endheaders()
+            half = int(self.headers.get('Content-Length') or 0) // 2
             for chunk in self._request_body():
                 connection.send(
                     b'%x\r\n%b\r\n' % (len(chunk), chunk) if chunked
                     else chunk)
+                half -= len(chunk)
+                if rule.cut == 'within' and half <= 0:
+                    self._cut()
+                    return
             if chunked:
                 connection.send(b'0\r\n\r\n')
             response = connection.getresponse()

@@ -11,30 +11,22 @@ everything dies with the process that started it.
 """
 
 import contextlib
-import ctypes
-import functools
 import os
 import pathlib
 import pwd
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import typing
 import urllib.error
 import urllib.request
 
+from tests.servers import keystone as keystone_
+from tests.servers.programs import find_program
+from tests.servers.programs import free_ports
+from tests.servers.programs import Programs
+
 STORAGE_SERVERS = ('account', 'container', 'object')
 SERVERS = ('memcached', *STORAGE_SERVERS, 'proxy')
-
-#: A cold start takes about 2 s on two cores; a busy machine needs more.
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 10.0
-POLL_S = 0.05
-
-PR_SET_PDEATHSIG = 1
 
 SWIFT_CONF = """\
 [swift-hash]
@@ -74,7 +66,7 @@ swift_dir = {directory}/etc
 log_address = /dev/null
 [pipeline:main]
 pipeline = catch_errors gatekeeper healthcheck proxy-logging cache \
-listing_formats bulk tempurl tempauth copy container-quotas account-quotas \
+listing_formats bulk tempurl {auth} copy container-quotas account-quotas \
 slo dlo symlink proxy-logging proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
@@ -99,9 +91,6 @@ use = egg:swift#bulk
 use = egg:swift#tempurl
 allowed_digests = sha256 sha512
 incoming_remove_headers = {incoming_remove_headers}
-[filter:tempauth]
-use = egg:swift#tempauth
-user_test_tester = testing .admin {storage_url}
 [filter:copy]
 use = egg:swift#copy
 [filter:container-quotas]
@@ -115,6 +104,25 @@ rate_limit_segments_per_sec = 1000000
 use = egg:swift#dlo
 [filter:symlink]
 use = egg:swift#symlink
+"""
+
+TEMPAUTH = """\
+[filter:tempauth]
+use = egg:swift#tempauth
+user_test_tester = testing .admin {storage_url}
+"""
+
+# Members of a project own its account, as in many clouds.
+KEYSTONE_AUTH = """\
+[filter:authtoken]
+paste.filter_factory = keystonemiddleware.auth_token:filter_factory
+delay_auth_decision = true
+cache = swift.cache
+service_token_roles_required = true
+{authtoken}
+[filter:keystoneauth]
+use = egg:swift#keystoneauth
+operator_roles = admin, member
 """
 
 #: What an operator is told to set, so that the holder of a PUT grant can
@@ -141,20 +149,21 @@ for arg in sys.argv[2:]:
 
 
 class SwiftServer:
-    """A Swift cluster of one device, with tempauth and temporary URLs.
+    """A Swift cluster of one device, with temporary URLs.
 
-    Start it from a thread that lives as long as the server is needed: the
-    kernel ties the parent-death signal to the starting *thread*.
+    Start it from a thread that lives as long as the server is needed; see
+    :class:`Programs`.
 
     :param directory: where configuration, data and logs are kept; a second
         start in the same directory with the same ports finds its objects.
-    :param public_host: host name in :attr:`storage_url`.
+    :param keystone: where its users are; without it there is one user, of
+        Swift's own "tempauth".
     :param bind_host: address the proxy listens on; the other servers stay
         on loopback.
     :param ports: port of each of :data:`SERVERS`; free ones are picked for
         those not named.
-    :param storage_url: the account's URL told to clients, when it is to
-        name something else, for example a proxy in front.
+    :param public_url: the root told to clients, when it is to name
+        something else, for example a proxy in front.
     :param incoming_remove_headers: the tempurl option of that name; None
         for what a Swift has that nobody hardened.
     """
@@ -163,21 +172,22 @@ class SwiftServer:
     key = 'testing'
 
     def __init__(self, directory: str | os.PathLike[str], *,
-                 public_host: str = '127.0.0.1',
+                 keystone: keystone_.KeystoneServer | None = None,
                  bind_host: str = '127.0.0.1',
                  ports: typing.Mapping[str, int] | None = None,
-                 storage_url: str | None = None,
+                 public_url: str | None = None,
                  incoming_remove_headers: str | None =
                  INCOMING_REMOVE_HEADERS) -> None:
         self.directory = pathlib.Path(directory).absolute()
         self.bind_host = bind_host
         self.ports = free_ports(SERVERS, ports or {})
-        self.storage_url = storage_url or (
-            f'http://{public_host}:{self.ports["proxy"]}/v1/AUTH_test')
+        self.keystone = keystone
+        self.public_url = public_url or (
+            f'http://127.0.0.1:{self.ports["proxy"]}')
         if incoming_remove_headers is None:
             incoming_remove_headers = 'x-timestamp x-open-expired'
         self.incoming_remove_headers = incoming_remove_headers
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._programs = Programs(self.directory / 'log')
 
     @property
     def url(self) -> str:
@@ -188,8 +198,25 @@ class SwiftServer:
         return f'http://{host}:{self.ports["proxy"]}'
 
     @property
+    def endpoint(self) -> str:
+        """URL of every account, for the catalogue of Keystone."""
+        return f'{self.public_url}/v1/AUTH_$(project_id)s'
+
+    @property
+    def account(self) -> str:
+        """The account that :meth:`token` is for."""
+        if self.keystone is None:
+            return 'AUTH_test'
+        return f'AUTH_{self.keystone.project_id(keystone_.SERVICE_PROJECT)}'
+
+    @property
+    def storage_url(self) -> str:
+        """URL of :attr:`account`."""
+        return f'{self.public_url}/v1/{self.account}'
+
+    @property
     def auth_url(self) -> str:
-        """Where a GET with :attr:`auth_headers` gives a token."""
+        """Where a GET with :attr:`auth_headers` gives a token (tempauth)."""
         return f'{self.url}/auth/v1.0'
 
     @property
@@ -199,11 +226,16 @@ class SwiftServer:
     @property
     def pids(self) -> dict[str, int]:
         """Process id of each server that was started."""
-        return {name: process.pid
-                for name, process in self._processes.items()}
+        return self._programs.pids
 
     def token(self) -> str:
-        """Get a token from tempauth."""
+        """Get a token with all rights in one account.
+
+        That of tempauth's user, or that of Keystone's service project.
+        """
+        if self.keystone:
+            return self.keystone.session(
+                self.keystone.credentials('swift')).get_token()
         request = urllib.request.Request(
             self.auth_url, headers=self.auth_headers)
         with urllib.request.urlopen(request, timeout=10) as response:
@@ -222,26 +254,17 @@ class SwiftServer:
             # was not there, and suspends servers it could not reach.
             behind = [name for name in SERVERS if name != 'proxy']
             for name in behind:
-                self._spawn(name)
+                self._programs.start(name, self._command(name))
             for name in behind:
-                self._wait(name, functools.partial(self._listens, name))
-            self._spawn('proxy')
-            self._wait('proxy', self._proxy_answers)
+                self._programs.wait_listening(name, self.ports[name])
+            self._programs.start('proxy', self._command('proxy'))
+            self._programs.wait_until('proxy', self._proxy_answers)
             stack.pop_all()
         return self
 
     def stop(self) -> None:
         """Stop every server that was started, the proxy first."""
-        for process in reversed(self._processes.values()):
-            process.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        for process in reversed(self._processes.values()):
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes.clear()
+        self._programs.stop()
 
     def __enter__(self) -> 'SwiftServer':
         return self.start()
@@ -253,21 +276,23 @@ class SwiftServer:
 
     def _configure(self) -> None:
         etc = self.directory / 'etc'
-        for folder in ('etc', 'srv/d1', 'cache', 'log'):
+        for folder in ('etc', 'srv/d1', 'cache'):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         values = {
             'directory': self.directory,
             'user': pwd.getpwuid(os.geteuid()).pw_name,
             'bind_host': self.bind_host,
             'memcached_port': self.ports['memcached'],
-            'storage_url': self.storage_url,
             'incoming_remove_headers': self.incoming_remove_headers,
         }
         (etc / 'swift.conf').write_text(SWIFT_CONF)
-        for name in (*STORAGE_SERVERS, 'proxy'):
-            template = PROXY_CONF if name == 'proxy' else STORAGE_CONF
+        auth, auth_filters = self._auth_filters()
+        templates = {name: STORAGE_CONF for name in STORAGE_SERVERS}
+        for name, template in {**templates, 'proxy': PROXY_CONF}.items():
             (etc / f'{name}-server.conf').write_text(template.format(
-                name=name, port=self.ports[name], **values))
+                name=name, port=self.ports[name], auth=auth, **values))
+        with open(etc / 'proxy-server.conf', 'a') as proxy:
+            proxy.write(auth_filters)
         subprocess.run(
             [sys.executable, '-W', 'ignore', '-c', MAKE_RINGS, str(etc)]
             + [f'{name}:{self.ports[name]}' for name in STORAGE_SERVERS],
@@ -282,89 +307,23 @@ class SwiftServer:
                 find_program(f'swift-{name}-server'),
                 f'{self.directory}/etc/{name}-server.conf', '-v']
 
-    def _spawn(self, name: str) -> None:
-        guard = [sys.executable, os.path.abspath(__file__), str(os.getpid())]
-        with open(self._log(name), 'ab') as log:
-            # A session of its own: on SIGTERM a Swift server signals its
-            # whole process group.
-            self._processes[name] = subprocess.Popen(
-                guard + self._command(name), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True)
-
-    def _log(self, name: str) -> pathlib.Path:
-        return self.directory / 'log' / f'{name}.log'
-
-    def _wait(self, name: str, answers: typing.Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not answers():
-            dead = [other for other, process in self._processes.items()
-                    if process.poll() is not None]
-            if dead or time.monotonic() > deadline:
-                name = dead[0] if dead else name
-                end = self._log(name).read_text(errors='replace')[-2000:]
-                raise RuntimeError(
-                    f'{name} {"ended" if dead else "does not answer"}:\n'
-                    f'{end}')
-            time.sleep(POLL_S)
-
-    def _listens(self, name: str) -> bool:
-        try:
-            socket.create_connection(
-                ('127.0.0.1', self.ports[name]), 1).close()
-        except OSError:
-            return False
-        return True
+    def _auth_filters(self) -> tuple[str, str]:
+        """Give the names of the filters that know users, and their text."""
+        if self.keystone is None:
+            return 'tempauth', TEMPAUTH.format(storage_url=self.storage_url)
+        options = {'auth_type': 'password',
+                   **self.keystone.service_user('swift')}
+        return 'authtoken keystoneauth', KEYSTONE_AUTH.format(
+            authtoken='\n'.join(
+                f'{name} = {value}' for name, value in options.items()))
 
     def _proxy_answers(self) -> bool:
         """Whether an authorised request passes through to the account."""
         try:
             request = urllib.request.Request(
-                f'{self.url}/v1/AUTH_test', data=b'',
+                f'{self.url}/v1/{self.account}', data=b'',
                 headers={'X-Auth-Token': self.token()})
             urllib.request.urlopen(request, timeout=10).close()
         except (OSError, urllib.error.HTTPError):
             return False
         return True
-
-
-def free_ports(names: typing.Iterable[str],
-               fixed: typing.Mapping[str, int]) -> dict[str, int]:
-    """Give each name a port: the fixed one, or one that is free now."""
-    ports = {}
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            if name in fixed:
-                ports[name] = fixed[name]
-                continue
-            # Held until all are known, so that no port is given twice.
-            held = stack.enter_context(socket.socket())
-            held.bind(('127.0.0.1', 0))
-            ports[name] = held.getsockname()[1]
-    return ports
-
-
-def find_program(name: str) -> str:
-    """Find a program beside this Python, then on the path."""
-    beside = os.path.join(os.path.dirname(sys.executable), name)
-    found = beside if os.access(beside, os.X_OK) else shutil.which(name)
-    if not found:
-        raise RuntimeError(f'{name} is not installed')
-    return found
-
-
-def run_guarded(parent: int, command: list[str]) -> None:
-    """Become the command, and be killed when the parent dies.
-
-    Done here rather than between fork and exec in the parent, which has
-    threads.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), 'prctl')
-    if os.getppid() != parent:
-        sys.exit('the parent is gone already')
-    os.execv(command[0], command)
-
-
-if __name__ == '__main__':
-    run_guarded(int(sys.argv[1]), sys.argv[2:])

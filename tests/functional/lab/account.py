@@ -26,7 +26,7 @@ class Account:
 
     def __init__(self, server: swift.SwiftServer) -> None:
         self._server = server
-        self._url = f'{server.url}/v1/AUTH_test'
+        self._url = f'{server.url}/v1/{server.account}'
 
     def store(self, container: str) -> swift_store.SwiftStore:
         """Return a container as our own store."""

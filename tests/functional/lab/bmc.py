@@ -15,6 +15,7 @@ import typing
 from tests.functional.lab import machine
 from tests.functional.lab import paths
 from tests.functional.lab import process
+from tests.servers import programs
 
 #: Where libvirtd keeps configuration, state and sockets -> lab folder.
 LIBVIRT_FOLDERS = {'/etc/libvirt': 'etc', '/var/lib/libvirt': 'lib',
@@ -76,7 +77,7 @@ class Bmc:
         program = pathlib.Path(sys.executable).parent / 'sushy-emulator'
         self.sushy.start(
             [sys.executable, '-W', 'ignore', str(program), '--config',
-             str(conf)], lambda: process.answers(self.port))
+             str(conf)], lambda: programs.listens(self.port))
 
     def _start_libvirtd(self) -> None:
         binds = {}

@@ -219,7 +219,8 @@ class Demo:
 
     def _url(self, name: str, container: str | None = None) -> str:
         container = container or self.record['container']
-        url = f'{self.lab.swift.url}/v1/AUTH_test/{container}'
+        swift = self.lab.swift
+        url = f'{swift.url}/v1/{swift.account}/{container}'
         return f'{url}/{name}' if name else url
 
     def _note_console(self, who: str, text: str) -> None:
@@ -237,9 +238,8 @@ def _describe(region: manifests.Region) -> str:
 def how_to_go_on(here: lab_.Lab) -> None:
     """Print how a lab that stays up is used, and ended."""
     print('The lab stays up. To use it, in a shell:')
-    for name, value in here.ironic.environment.items():
-        print(f'  export {name}={value}')
-    print(f'  export PATH={sys.prefix}/bin:$PATH')
+    for line in here.ironic.exports():
+        print(f'  {line}')
     print('  baremetal node list')
     print('What the node printed, what runs, and the end of it:')
     for command in ('console node-0', 'status', 'down'):

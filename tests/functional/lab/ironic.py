@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's Ironic: one process with API and conductor, no Keystone."""
+"""The lab's Ironic: one process with API and conductor."""
 
 import collections.abc
 import os
@@ -10,8 +10,14 @@ import subprocess
 import sys
 import typing
 
+import keystoneauth1.exceptions
+import openstack
+
+from tests.functional.lab import access as access_
 from tests.functional.lab import paths
 from tests.functional.lab import process
+from tests.servers import programs
+from tests.servers import settings
 
 START_TIMEOUT_S = 90.0
 #: How many lines are shown when it does not start.
@@ -25,28 +31,28 @@ HARDWARE_TYPES = 'redfish,redfish-snapshot,fake-hardware-snapshot'
 DEPLOY_INTERFACES = ('direct,custom-agent,direct-snapshot,'
                      'custom-agent-snapshot,fake')
 
-Options = collections.abc.Mapping[str, collections.abc.Mapping[str, object]]
-
 #: An agent that is not heard of for so many seconds is given up. It is less
 #: than a ramdisk takes to boot.
-IMPATIENT: Options = {'conductor': {'service_callback_timeout': 20}}
+IMPATIENT: settings.Options = {'conductor': {'service_callback_timeout': 20}}
 
 
 class Ironic:
     """Configuration, service and client.
 
     :param ports: 'ironic' and 'http' of the lab's ports.
-    :param values: what else the template of the configuration names.
-    :param extra: options on top of it: group -> name -> value.
+    :param access: how it knows its users.
+    :param manifest_key: by which manifests are authenticated.
+    :param extra: options on top of the lab's: group -> name -> value.
     """
 
     def __init__(self, state_dir: pathlib.Path,
                  ports: collections.abc.Mapping[str, int], *,
-                 values: collections.abc.Mapping[str, str],
-                 extra: Options | None = None) -> None:
+                 access: access_.Access, manifest_key: str,
+                 extra: settings.Options | None = None) -> None:
         self.state_dir = state_dir
         self.ports = ports
-        self.values = values
+        self.access = access
+        self.manifest_key = manifest_key
         self.extra = extra or {}
         self.daemon = process.Daemon('ironic', state_dir)
 
@@ -61,13 +67,12 @@ class Ironic:
         return self.state_dir / 'log/ironic.log'
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables that make the ``baremetal`` program use this Ironic."""
-        return {'OS_AUTH_TYPE': 'none', 'OS_ENDPOINT': self.url}
-
-    @property
     def _conf_path(self) -> pathlib.Path:
         return self.state_dir / 'ironic/ironic.conf'
+
+    @property
+    def _access_path(self) -> pathlib.Path:
+        return self.state_dir / 'ironic/access.conf'
 
     @property
     def _extra_path(self) -> pathlib.Path:
@@ -84,7 +89,8 @@ class Ironic:
             hardware_types=HARDWARE_TYPES,
             deploy_interfaces=DEPLOY_INTERFACES,
             api_port=self.ports['ironic'], http_port=self.ports['http'],
-            **self.values))
+            manifest_key=self.manifest_key))
+        self._access_path.write_text(settings.text(self.access.options()))
         self.set_options(self.extra)
         done = subprocess.run(
             # Ends with this program, so that nothing is left of it.
@@ -95,13 +101,10 @@ class Ironic:
             raise process.LabError(
                 f'ironic-dbsync failed:\n{done.stdout[-3000:]}')
 
-    def set_options(self, extra: Options) -> None:
+    def set_options(self, extra: settings.Options) -> None:
         """Set options on top of the template; for the next :meth:`start`."""
         self.extra = extra
-        self._extra_path.write_text(''.join(
-            f'[{group}]\n' + ''.join(
-                f'{name} = {value}\n' for name, value in options.items())
-            for group, options in extra.items()))
+        self._extra_path.write_text(settings.text(extra))
 
     def start(self) -> None:
         """Start Ironic and wait until its conductor takes work."""
@@ -137,15 +140,17 @@ class Ironic:
         self.stop()
         self.start()
 
-    def client(self) -> typing.Any:
+    def client(self, user: str = access_.SYSTEM) -> typing.Any:
         """Return openstacksdk's bare metal proxy for this Ironic."""
-        import openstack
+        return self.access.baremetal(user)
 
-        return openstack.connect(
-            load_yaml_config=False, load_envvars=False, auth_type='none',
-            endpoint=self.url).baremetal
+    def exports(self, user: str = access_.SYSTEM) -> list[str]:
+        """Return the lines by which a shell becomes a user."""
+        return [*(f'export {name}={value}' for name, value
+                  in self.access.environment(user).items()),
+                f'export PATH={sys.prefix}/bin:$PATH']
 
-    def cli(self, *arguments: str) -> str:
+    def cli(self, *arguments: str, user: str = access_.SYSTEM) -> str:
         """Run the ``baremetal`` program as a user would.
 
         :raises subprocess.CalledProcessError: it failed; its output is in
@@ -154,21 +159,23 @@ class Ironic:
         program = pathlib.Path(sys.executable).parent / 'baremetal'
         return subprocess.run(
             [str(program), *arguments], check=True, text=True,
-            capture_output=True, env={**os.environ, **self.environment,
-                 'PYTHONWARNINGS': 'ignore'}).stdout
+            capture_output=True, env={
+                **os.environ, **self.access.environment(user),
+                'PYTHONWARNINGS': 'ignore'}).stdout
 
     def _program(self, name: str, *arguments: str) -> list[str]:
         return [sys.executable, '-W', 'ignore',
                 str(pathlib.Path(sys.executable).parent / name),
                 '--config-file', str(self._conf_path),
+                '--config-file', str(self._access_path),
                 '--config-file', str(self._extra_path), *arguments]
 
     def _ready(self) -> bool:
-        import requests
-
-        try:
-            answer = requests.get(f'{self.url}/v1/drivers', timeout=5)
-        except requests.RequestException:
+        if not programs.listens(self.ports['ironic']):
             return False
-        # The API answers before the conductor has registered its drivers.
-        return answer.ok and bool(answer.json()['drivers'])
+        try:
+            # It answers before the conductor has registered its drivers.
+            return any(self.client().drivers())
+        except (openstack.exceptions.SDKException,
+                keystoneauth1.exceptions.ClientException):
+            return False

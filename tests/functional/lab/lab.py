@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lab: Swift, Ironic, BMCs and machines, on the loopback, from scratch.
 
+With Keystone and Glance it is a small cloud, whose users have projects.
+
     with Lab() as lab:
         node = lab.node('node-0')
         node.enroll()
@@ -19,6 +21,7 @@ import time
 import typing
 
 from ironic_snapshot_core.store import swift as swift_store
+from tests.functional.lab import access
 from tests.functional.lab import account
 from tests.functional.lab import bmc as bmc_
 from tests.functional.lab import faulty_store
@@ -31,13 +34,16 @@ from tests.functional.lab import record
 from tests.functional.lab import report
 from tests.functional.lab.build import osimage
 from tests.functional.lab.build import ramdisk
+from tests.servers import cloud as cloud_
+from tests.servers import programs
+from tests.servers import settings
 from tests.servers import swift as swift_
 
 #: By which the disk of a machine is larger than the one before.
 STEP_BYTES = 1 << 30
 
 SERVICES = ('memcached', 'account', 'container', 'object', 'swift', 'storage',
-            'ironic', 'http', 'sushy')
+            'ironic', 'http', 'sushy', 'keystone', 'glance')
 
 
 class Lab:
@@ -47,18 +53,20 @@ class Lab:
         lab may use a folder at a time.
     :param machines: how many machines there are, named node-0 onwards.
     :param options: more options for Ironic: group -> name -> value.
+    :param cloud: with Keystone and Glance, and everything under them.
     :param faults: put a proxy in front of Swift, for conductor and ramdisk
         alike, that tests can make fail; see :attr:`proxy`.
     """
 
     def __init__(self, state_dir: os.PathLike[str] | None = None, *,
                  machines: int = 2,
-                 options: ironic_.Options | None = None,
-                 faults: bool = False) -> None:
+                 options: settings.Options | None = None,
+                 cloud: bool = False, faults: bool = False) -> None:
         self.state_dir = pathlib.Path(
             state_dir or paths.default_state_dir()).absolute()
         self._machines = [f'node-{number}' for number in range(machines)]
         self._options = options or {}
+        self._cloud = cloud
         self._faults = faults
         self._use = record.Use(self.state_dir)
         self._record: record.Record | None = None
@@ -81,12 +89,14 @@ class Lab:
             image = osimage.build()
             disk = ramdisk.build(image)
         self.state_dir.mkdir(parents=True)
-        ports = process.free_ports([*SERVICES, *self._machines])
+        ports = programs.free_ports([*SERVICES, *self._machines], {})
         self._record = record.Record(
             ports=ports, machines=self._machines,
             files=self._publish(image, disk, ports['http']),
-            manifest_key=secrets.token_hex(32), options=self._options,
-            faults=self._faults, started=int(time.time()))
+            manifest_key=secrets.token_hex(32),
+            cloud_secret=secrets.token_hex(16) if self._cloud else None,
+            options=self._options, faults=self._faults,
+            started=int(time.time()))
         self._record.write(self.state_dir)
         try:
             self._start()
@@ -146,13 +156,9 @@ class Lab:
     @property
     def ironic(self) -> ironic_.Ironic:
         """Ironic."""
-        store = self.swift
         return ironic_.Ironic(
-            self.state_dir, self.ports, values={
-                'swift_auth_url': store.auth_url,
-                'swift_username': store.user, 'swift_password': store.key,
-                'manifest_key': self.manifest_key},
-            extra=self._known.options)
+            self.state_dir, self.ports, access=self._access,
+            manifest_key=self.manifest_key, extra=self._known.options)
 
     def node(self, name: str = 'node-0') -> node_.Node:
         """Return a node; it is in Ironic once it was enrolled."""
@@ -184,7 +190,25 @@ class Lab:
     @property
     def swift(self) -> swift_.SwiftServer:
         """Where Swift is and how to get a token; do not start or stop it."""
-        return swift_.SwiftServer(**self._swift_arguments())
+        if not self.is_cloud:
+            return swift_.SwiftServer(**self._swift_arguments())
+        return self.cloud.swift
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether there are Keystone and Glance."""
+        return self._known.cloud_secret is not None
+
+    @property
+    def cloud(self) -> cloud_.Cloud:
+        """Keystone, Swift and Glance; do not start or stop them.
+
+        :raises LabError: the lab was not brought up with ``cloud``.
+        """
+        if not self.is_cloud:
+            raise process.LabError('this lab has no Keystone: bring it up '
+                                   'with cloud=True')
+        return cloud_.Cloud(**self._cloud_arguments())
 
     @property
     def proxy(self) -> faulty_store.Proxy:
@@ -247,12 +271,13 @@ class Lab:
         return process.Daemon(name, self.state_dir)
 
     def _start(self) -> None:
-        with report.phase('Swift'):
-            store = self._daemon('swift')
-            store.start(
-                [sys.executable, '-m', 'tests.functional.lab.objectstore',
-                 json.dumps(self._swift_arguments())],
-                lambda: 'Swift is up' in store.log_tail(),
+        with report.phase(
+                'Keystone, Swift and Glance' if self._cloud else 'Swift'):
+            servers = self._daemon('servers')
+            servers.start(
+                [sys.executable, '-m', 'tests.functional.lab.servers',
+                 *self._servers()],
+                lambda: 'all are up' in servers.log_tail(),
                 cwd=paths.REPOSITORY)
             if self._faults:
                 self._proxy = faulty_store.Proxy(
@@ -263,7 +288,7 @@ class Lab:
             self._daemon('http').start(
                 [sys.executable, '-m', 'tests.functional.lab.httpd',
                  str(self.ports['http']), str(self.state_dir / 'www')],
-                lambda: process.answers(self.ports['http']),
+                lambda: programs.listens(self.ports['http']),
                 cwd=paths.REPOSITORY)
             self.bmc.start(list(self.machines.values()))
         with report.phase('Ironic'):
@@ -287,14 +312,49 @@ class Lab:
             shutil.rmtree(self.state_dir, ignore_errors=True)
             self._record = None
 
+    @property
+    def _access(self) -> access.Access:
+        url = f'http://127.0.0.1:{self.ports["ironic"]}'
+        if not self.is_cloud:
+            return access.Standalone(self.swift, url)
+        return access.Cloud(
+            self.cloud, self._swift_url(ironic_.HOST),
+            f'http://{ironic_.HOST}:{self.ports["glance"]}')
+
+    def _servers(self) -> list[str]:
+        """Return what to start, and with what arguments."""
+        if not self.is_cloud:
+            return ['swift', json.dumps(self._swift_arguments())]
+        return ['cloud', json.dumps(self._cloud_arguments())]
+
+    def _swift_url(self, host: str) -> str:
+        """Return the root of Swift as it is told to those who use it."""
+        name = 'storage' if self._known.faults else 'swift'
+        return f'http://{host}:{self.ports[name]}'
+
+    @property
+    def _swift_ports(self) -> dict[str, int]:
+        return {'proxy': self.ports['swift'],
+                **{name: self.ports[name] for name in (
+                    'memcached', 'account', 'container', 'object')}}
+
     def _swift_arguments(self) -> dict[str, typing.Any]:
-        ports = {name: self.ports[name]
-                 for name in ('memcached', 'account', 'container', 'object')}
-        told = self.ports['storage' if self._known.faults else 'swift']
         return {
             'directory': str(self.state_dir / 'swift'),
-            'ports': {**ports, 'proxy': self.ports['swift']},
-            'storage_url': f'http://{ironic_.HOST}:{told}/v1/AUTH_test',
+            'ports': self._swift_ports,
+            'public_url': self._swift_url(ironic_.HOST),
+        }
+
+    def _cloud_arguments(self) -> dict[str, typing.Any]:
+        return {
+            'directory': str(self.state_dir / 'cloud'),
+            'ports': {**self._swift_ports,
+                      'keystone': self.ports['keystone'],
+                      'glance': self.ports['glance']},
+            'swift_url': self._swift_url('127.0.0.1'),
+            'secret': self._known.cloud_secret,
+            'services': {'baremetal':
+                         f'http://127.0.0.1:{self.ports["ironic"]}'},
         }
 
     def _publish(self, image: osimage.OsImage, disk: ramdisk.Ramdisk,

@@ -92,9 +92,11 @@ class Node:
         self.wait('manageable')
 
     def deploy(self, progress: Progress | None = None,
+               timeout: float = WAIT_TIMEOUT_S,
                **instance_info: object) -> None:
         """Deploy as Ironic does, from an empty disk.
 
+        :param timeout: seconds that it may take.
         :param instance_info: what; by default the lab's OS image.
         """
         self.machine.create_disk()
@@ -103,7 +105,7 @@ class Node:
         self._set_instance(instance_info)
         since = self.console.mark()
         self.client.set_node_provision_state(self.uuid, 'active')
-        self.wait('active', progress=progress)
+        self.wait('active', timeout, progress)
         self.console.wait_up(since)
 
     def provide(self) -> None:

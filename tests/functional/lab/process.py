@@ -14,7 +14,6 @@ import os
 import pathlib
 import random
 import signal
-import socket
 import subprocess
 import time
 
@@ -102,6 +101,7 @@ def wait_until(condition: collections.abc.Callable[[], bool], what: str,
         time.sleep(POLL_S)
 
 
+<<<<<<< HEAD
 def answers(port: int) -> bool:
     """Tell whether something listens on a port of the loopback."""
     try:
@@ -139,6 +139,8 @@ def _bind(held: socket.socket, candidates: list[int]) -> int:
     raise LabError('no port of the loopback is free')
 
 
+=======
+>>>>>>> 339f371 (lab: Bring up Keystone and Glance, and everything under them)
 class Daemon:
     """A program that runs until it is stopped, perhaps by somebody else.
 

@@ -8,9 +8,9 @@ import os
 import pathlib
 import typing
 
-from tests.functional.lab import ironic
 from tests.functional.lab import node
 from tests.functional.lab import process
+from tests.servers import settings
 
 NAME = 'lab.json'
 
@@ -23,7 +23,8 @@ class Record:
     machines: list[str]
     files: node.Files
     manifest_key: str
-    options: ironic.Options
+    cloud_secret: str | None    #: None without Keystone
+    options: settings.Options
     faults: bool
     started: int        #: Unix time
 

@@ -69,7 +69,7 @@ UNUSED = [
     'usr/lib/python3*/pydoc_data', 'usr/lib/python3*/test',
     'usr/lib/python3*/idlelib', 'usr/lib/python3*/ensurepip',
     'usr/lib/*/libpython3*', 'usr/lib/x86_64-linux-gnu/libicu*',
-    'usr/lib/*/libedit*', 'usr/sbin/xfs_[!l]*', 'usr/sbin/mkfs.xfs',
+    'usr/sbin/xfs_[!dl]*', 'usr/sbin/mkfs.xfs',
     'usr/*bin/*ntfs[!c]*', 'usr/sbin/partclone.reiser4', 'usr/lib/valgrind',
     'usr/share/pixmaps']
 

@@ -60,9 +60,13 @@ from ipa_snapshot_hardware import takeover
 from ipa_snapshot_hardware import timing
 from ipa_snapshot_hardware.disk import base
 from ipa_snapshot_hardware.hints import sources
+from ipa_snapshot_hardware.survey import os_release
 from ipa_snapshot_hardware.survey import survey as surveys
 
 LOG = logging.getLogger(__name__)
+
+#: Of which nothing is known.
+UNKNOWN_SYSTEM = manifest.SystemRecord()
 
 # Of the clusters that a hint takes over one in so many is read all the same.
 _HINT_PARTS = 100
@@ -122,6 +126,7 @@ def capture(
     clock: clocks.Clock,
     stop: executor.Stop,
     software: dict[str, str],
+    system: manifest.SystemRecord = UNKNOWN_SYSTEM,
     counters: progress.CaptureProgress | None = None,
     readable: Callable[[str], bool] = lambda prefix: True,
 ) -> Captured:
@@ -132,6 +137,7 @@ def capture(
     :param allowed: threads and memory.
     :param stop: set it to cancel.
     :param software: versions, for the report.
+    :param system: what is known of it without looking at the disk.
     :param counters: to be looked at from another thread meanwhile.
     :param readable: whether the store lets us read below a prefix.
     :raises DiskReadError: when a sector cannot be read.
@@ -159,7 +165,7 @@ def capture(
         return Captured(report, record, counters.state())
     return _Capture(
         disk, store, wanted, allowed, clock, stop, counters, readable
-    ).run(software)
+    ).run(software, system)
 
 
 def summarise(captured: Captured) -> dict[str, object]:
@@ -263,9 +269,14 @@ class _Capture:
         self._shared = parents.NOTHING
         self._taken = takeover.TakenOver()
 
-    def run(self, software: dict[str, str]) -> Captured:
+    def run(
+        self, software: dict[str, str], system: manifest.SystemRecord
+    ) -> Captured:
         guard.check_finished(self._disk)
         self._survey()
+        system = os_release.describe(
+            self._disk, self._surveyed.regions, self._watch, system
+        )
         self._build_upon()
         # Of all blocks, no program is asked which are worth reading.
         self._hints = (
@@ -331,6 +342,7 @@ class _Capture:
                 record for hint in self._hints for record in hint.records()
             ),
             checkpoints=self._checkpoints,
+            system=None if system == UNKNOWN_SYSTEM else system,
         )
         record = self._put(layout.REPORT, report.to_bytes())
         state = self._counters.state()

@@ -23,6 +23,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from ironic_snapshot_core import errors as core_errors
+from ironic_snapshot_core import qcow2_sequence
 from ironic_snapshot_core import redact
 from ironic_snapshot_core import units
 from ironic_snapshot_core.store import limit
@@ -32,6 +33,7 @@ from ironic_snapshot_core.store import swift
 from ipa_snapshot_hardware import arguments
 from ipa_snapshot_hardware import budget
 from ipa_snapshot_hardware import capture
+from ipa_snapshot_hardware import machine
 from ipa_snapshot_hardware import progress
 from ipa_snapshot_hardware import redaction
 from ipa_snapshot_hardware import request
@@ -40,6 +42,9 @@ from ipa_snapshot_hardware import restore_request
 from ipa_snapshot_hardware import restore_step
 from ipa_snapshot_hardware import session
 from ipa_snapshot_hardware import software
+from ipa_snapshot_hardware import stream
+from ipa_snapshot_hardware import stream_request
+from ipa_snapshot_hardware import upload
 from ipa_snapshot_hardware.disk import block
 from ipa_snapshot_hardware.disk import target
 from ipa_snapshot_hardware.system_identity import reset
@@ -84,6 +89,8 @@ _SNAPSHOT_OPTIONAL = _BOTH_OPTIONAL | {
     'parent': 'Snapshot to build upon; set by the conductor.',
     'full_reason': 'Why there is no parent; set by the conductor.',
     'redundancy': 'Snapshots in a row that rely on one copy; 0 for all.',
+    'upload': 'Where the image goes instead of a store; set by the conductor.',
+    'hash': 'Hash of the image that goes there.',
 }
 _RESTORE = _BOTH | {
     'manifest': 'Size and digest of the manifest of the snapshot.',
@@ -109,7 +116,7 @@ class SnapshotHardwareManager(hardware.HardwareManager):
     HARDWARE_MANAGER_NAME = 'SnapshotHardwareManager'
     # Raised when the arguments or the result of a step change; Ironic starts
     # over when it differs within one service operation.
-    HARDWARE_MANAGER_VERSION = '4'
+    HARDWARE_MANAGER_VERSION = '5'
 
     def __init__(self):
         super().__init__()
@@ -140,12 +147,25 @@ class SnapshotHardwareManager(hardware.HardwareManager):
 
         :param node: the node, as Ironic sends it.
         :param ports: its ports; not used.
-        :param args: see :mod:`request`; the grant in it is emptied.
+        :param args: see :mod:`request`, or with ``upload``, and without a
+            store, :mod:`stream_request`; the grant in it is emptied.
         :returns: a small dict: when ``more`` is true, how far the capture
-            is; else see :func:`capture.summarise`.
+            is; else see :func:`capture.summarise` and
+            :func:`stream.summarise`.
         :raises CommandExecutionError: with our error's code in brackets.
         """
-        wanted, outcome = self._slice(node, args, request.parse, _capture)
+        if 'upload' in args:
+            wanted, outcome = self._slice(
+                node,
+                args,
+                stream_request.parse,
+                _stream,
+                stream_request.take_grant,
+            )
+        else:
+            wanted, outcome = self._slice(node, args, request.parse, _capture)
+        if isinstance(outcome, stream.Streamed):
+            return stream.summarise(wanted, outcome)
         if isinstance(outcome, capture.Captured):
             return capture.summarise(outcome)
         return {
@@ -196,18 +216,19 @@ class SnapshotHardwareManager(hardware.HardwareManager):
 
     # Private
 
-    def _slice(self, node, args, parse, work):
+    def _slice(self, node, args, parse, work, take=arguments.take_grant):
         """Begin the work or go on with it, until the slice is over.
 
         :param parse: makes a request of the arguments and the grant.
         :param work: does it in the background, given the node, the request
             and a session's means.
+        :param take: takes the grant out of the arguments.
         :returns: the request, and what came of it or how far it is.
         :raises CommandExecutionError: with our error's code in brackets.
         """
         redaction.install()
         try:
-            grant = arguments.take_grant(args)
+            grant = take(args)
             wanted = parse(args, grant)
             live = self._sessions.attend(
                 wanted, grant, functools.partial(work, node, wanted)
@@ -252,6 +273,53 @@ def _command_error(code, error):
 
 def _capture(node, wanted, means):
     """Capture; in the background."""
+    with _root_disk(node, wanted) as disk:
+        allowed = _plan(disk, wanted, wanted.pack_size)
+        store = _store(wanted, means, allowed.uploads + 1)
+        with contextlib.closing(store):
+            return capture.capture(
+                disk,
+                store,
+                wanted,
+                allowed=allowed,
+                clock=means.clock,
+                stop=means.stop,
+                software=software.versions('ironic-python-agent'),
+                system=machine.describe(),
+                counters=means.counters,
+                readable=functools.partial(_may_read, means),
+            )
+
+
+def _stream(node, wanted, means):
+    """Send an image; in the background."""
+    with (
+        _root_disk(node, wanted) as disk,
+        upload.Upload(
+            means.auth,
+            _tls_verification(),
+            limit.RateLimit(wanted.bandwidth_limit, means.clock).take
+            if wanted.bandwidth_limit
+            else upload.unlimited,
+        ) as sink,
+    ):
+        return stream.stream(
+            disk,
+            sink,
+            means.auth,
+            wanted,
+            allowed=_plan(disk, wanted, qcow2_sequence.GROUP_SIZE),
+            clock=means.clock,
+            stop=means.stop,
+            ask=means.ask,
+            counters=means.counters,
+            system=machine.describe(),
+        )
+
+
+@contextlib.contextmanager
+def _root_disk(node, wanted):
+    """Open the disk that the node boots from, to read it."""
     device = _find_root_disk(node)
     LOG.info(
         'Snapshot %(snapshot)s of node %(node)s: capturing %(device)s',
@@ -267,27 +335,18 @@ def _capture(node, wanted, means):
         wwn=device.wwn,
         model=device.model,
     ) as disk:
-        allowed = budget.plan(
-            disk_size=disk.size,
-            cluster_size=wanted.cluster_size,
-            pack_size=wanted.pack_size,
-            codec=wanted.codec,
-            workers=wanted.workers,
-            memory_limit=wanted.memory_limit,
-        )
-        store = _store(wanted, means, allowed.uploads + 1)
-        with contextlib.closing(store):
-            return capture.capture(
-                disk,
-                store,
-                wanted,
-                allowed=allowed,
-                clock=means.clock,
-                stop=means.stop,
-                software=software.versions('ironic-python-agent'),
-                counters=means.counters,
-                readable=functools.partial(_may_read, means),
-            )
+        yield disk
+
+
+def _plan(disk, wanted, pack_size):
+    return budget.plan(
+        disk_size=disk.size,
+        cluster_size=wanted.cluster_size,
+        pack_size=pack_size,
+        codec=wanted.codec,
+        workers=wanted.workers,
+        memory_limit=wanted.memory_limit,
+    )
 
 
 def _restore(node, wanted, means):

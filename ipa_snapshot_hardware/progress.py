@@ -20,6 +20,15 @@ SAMPLE = 'sample'
 DOCUMENTS = 'documents'
 PHASES = (SURVEY, CLUSTERS, SAMPLE, DOCUMENTS)
 
+#: What a stream is at, in this order; what is to be compressed is measured.
+MEASURE = 'measure'
+READY = 'ready'
+SEND = 'send'
+STREAM_PHASES = (SURVEY, MEASURE, READY, SEND)
+
+# Those that read the disk; each has its own rate.
+_READING = (CLUSTERS, MEASURE, SEND)
+
 #: What a restore is at, in this order.
 COMPARE = 'compare'
 WRITE = 'write'
@@ -36,7 +45,8 @@ LOG_INTERVAL_S = 60
 class State:
     """What was done so far; bytes and seconds.
 
-    :param phase: one of :data:`PHASES` or :data:`RESTORE_PHASES`.
+    :param phase: one of :data:`PHASES`, :data:`STREAM_PHASES` or
+        :data:`RESTORE_PHASES`.
     :param total: bytes there are to read; 0 until that is known.
     :param read: of them.
     :param seconds: since it began, or went on after an interruption.
@@ -76,7 +86,8 @@ class CaptureState(State):
     """How far a capture is.
 
     :param data: of the bytes read, in clusters that are not zero.
-    :param stored: of the packs that are stored.
+    :param stored: of the packs that are stored, or of the image that is
+        sent.
     """
 
     data: int
@@ -227,10 +238,11 @@ class CaptureProgress(Progress):
     def begin(self, phase: str) -> None:
         now = self._clock.monotonic()
         with self._lock:
-            if phase == CLUSTERS:
+            if phase in _READING:
                 self._reading_since = now
                 self._reading_s = None
-            elif self._phase == CLUSTERS:
+                self._read_before = self._read
+            elif self._phase in _READING:
                 self._reading_s = now - self._reading_since
             self._phase = phase
             self._moved += 1
@@ -252,6 +264,12 @@ class CaptureProgress(Progress):
         with self._lock:
             self._read += size
             self._data += data_size
+            self._moved += size
+
+    def add_sent(self, size: int) -> None:
+        """Count bytes that are sent, and in no pack."""
+        with self._lock:
+            self._stored += size
             self._moved += size
 
     def add_pack(self, size: int) -> None:

@@ -155,19 +155,13 @@ def parse(
         raise errors.InvalidValue(
             'pack_size', pack_size, f'it is no multiple of {cluster_size}'
         )
-    codec = codecs.get_codec(
-        arguments.text(args, 'codec'),
-        None
-        if args['codec_level'] is None
-        else arguments.number(args, 'codec_level', 0, MAX_LEVEL),
-    )
     parent = _parent(args.get('parent'))
     request = CaptureRequest(
         snapshot=snapshot,
         name=arguments.short_text(args, 'name', MAX_NAME),
         lineage=lineage,
         cluster_size=cluster_size,
-        codec=codec,
+        codec=codec(args),
         digest=digests.get_digest(arguments.text(args, 'digest')),
         pack_size=pack_size,
         workers=arguments.workers(args),
@@ -191,6 +185,20 @@ def parse(
         )
     arguments.check_permitted(grant, needed)
     return request
+
+
+def codec(args: Mapping[str, object]) -> codecs.Codec:
+    """Give the codec that ``codec`` and ``codec_level`` ask for.
+
+    :raises InvalidValue: it makes no sense.
+    :raises UnsupportedFeature: it is unknown here.
+    """
+    return codecs.get_codec(
+        arguments.text(args, 'codec'),
+        None
+        if args['codec_level'] is None
+        else arguments.number(args, 'codec_level', 0, MAX_LEVEL),
+    )
 
 
 # Private

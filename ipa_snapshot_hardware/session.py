@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A capture or a restore in the background of the agent, slice by slice.
+"""A capture, a stream or a restore in the background, slice by slice.
 
 Ironic asks for the step again and again. Each time it hands over a fresh
 grant, waits for the length of a slice, and is told how far the work is. The
@@ -22,6 +22,7 @@ from typing import Any
 from typing import ClassVar
 from typing import Generic
 from typing import Protocol
+from typing import TypeAlias
 from typing import TypeVar
 
 from ironic_snapshot_core import clock as clocks
@@ -29,6 +30,7 @@ from ironic_snapshot_core import codec as codecs
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import grant as grants
 from ironic_snapshot_core import redact
+from ironic_snapshot_core import upload_grant
 from ironic_snapshot_core.store import auth as auths
 from ipa_snapshot_hardware import executor
 from ipa_snapshot_hardware import priority
@@ -38,6 +40,9 @@ from ipa_snapshot_hardware import restore_request
 LOG = logging.getLogger(__name__)
 
 T = TypeVar('T')
+
+#: What lets the work do what it does.
+Grant: TypeAlias = grants.Grant | upload_grant.UploadGrant
 
 #: Seconds for the work to stop: longer than a request may be silent.
 STOP_TIMEOUT_S = 120.0
@@ -74,14 +79,14 @@ class Request(Protocol):
 class Means:
     """What a session gives its work to work with.
 
-    :param auth: has the newest grant at any time.
+    :param auth: has the newest grant at any time, of the kind that was given.
     :param clock: its sleep ends when the session is stopped.
     :param stop: ends the work.
     :param counters: what the session tells of.
     :param ask: to be called when a fresh grant is needed at once.
     """
 
-    auth: auths.GrantAuth
+    auth: Any
     clock: clocks.Clock
     stop: executor.Stop
     counters: progress.Progress
@@ -89,7 +94,7 @@ class Means:
 
 
 class Session(Generic[T]):
-    """One capture or restore, in a thread of its own.
+    """One capture, stream or restore, in a thread of its own.
 
     :param wanted: what is asked for.
     :param grant: to begin with.
@@ -100,7 +105,7 @@ class Session(Generic[T]):
     def __init__(
         self,
         wanted: Request,
-        grant: grants.Grant,
+        grant: Grant,
         work: Callable[[Means], T],
         make_clock: Callable[[executor.Stop], clocks.Clock],
     ) -> None:
@@ -108,7 +113,11 @@ class Session(Generic[T]):
         self._work = work
         self._stop = executor.Stop()
         self._clock = make_clock(self._stop)
-        self._auth = auths.GrantAuth(grant)
+        self._auth: Any = (
+            upload_grant.UploadAuth(grant)
+            if isinstance(grant, upload_grant.UploadGrant)
+            else auths.GrantAuth(grant)
+        )
         self._counters: progress.Progress = (
             progress.RestoreProgress
             if wanted.activity == restore_request.RestoreRequest.activity
@@ -138,10 +147,10 @@ class Session(Generic[T]):
         """Begin."""
         self._thread.start()
 
-    def renew(self, grant: grants.Grant) -> None:
+    def renew(self, grant: Grant) -> None:
         """Go on with another grant.
 
-        :raises InvalidValue: it is one for another container.
+        :raises InvalidValue: it is one for another container or image.
         """
         with self._changed:
             self._auth.renew(grant)
@@ -250,7 +259,7 @@ class Sessions:
     def attend(
         self,
         wanted: Request,
-        grant: grants.Grant,
+        grant: Grant,
         work: Callable[[Means], T],
     ) -> Session[T]:
         """Give the session of what is asked for; begin it if there is none.

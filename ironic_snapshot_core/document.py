@@ -2,10 +2,11 @@
 """Dataclasses as strict, canonical, sealed JSON.
 
 Strict: a document is refused for any field that is missing, unknown or of
-another type. Canonical: there is one sequence of bytes for a document, and
-others are refused. Sealed: its last word on itself is a digest of the rest
-(``seal``), or, when there is a key, a message authentication code (``mac``),
-so that no bit of it can change unnoticed.
+another type; only a field of a document that is marked as optional is left
+out, always, when it is None. Canonical: there is one sequence of bytes for a
+document, and others are refused. Sealed: its last word on itself is a digest
+of the rest (``seal``), or, when there is a key, a message authentication code
+(``mac``), so that no bit of it can change unnoticed.
 """
 
 import dataclasses
@@ -23,6 +24,8 @@ from ironic_snapshot_core.units import MiB
 SEAL = 'seal'
 MAC = 'mac'
 
+_OPTIONAL = 'optional'
+
 #: A report on 1 TiB in packs of 64 MiB is 5 MB; this is 13 times as much.
 MAX_SIZE = 64 * MiB
 
@@ -32,12 +35,20 @@ MAX_INTEGER = 2 ** 63 - 1
 T = typing.TypeVar('T')
 
 
+def optional() -> typing.Any:
+    """Declare a field of a document that earlier releases did not write."""
+    return dataclasses.field(default=None, metadata={_OPTIONAL: True})
+
+
 def encode(value: typing.Any, mac_key: bytes | None = None) -> bytes:
     """Turn a dataclass into bytes.
 
     :param mac_key: proves that only its holders can have written this.
     """
     fields = dataclasses.asdict(value)
+    for name in _optional(typing.cast(typing.Hashable, type(value))):
+        if fields[name] is None:
+            del fields[name]
     if mac_key is None:
         fields[SEAL] = blake3.blake3(_canonical(fields)).hexdigest()
     else:
@@ -180,11 +191,15 @@ def _build(kind: typing.Any, value: typing.Any, where: str) -> typing.Any:
 def _build_record(cls: type, value: typing.Any, where: str) -> typing.Any:
     _require(isinstance(value, dict), where, 'an object')
     hints = _hints(cls)
-    _require(value.keys() == hints.keys(), where,
+    left_out = {name for name in _optional(cls) if name not in value}
+    _require(value.keys() | left_out == hints.keys(), where,
              f'an object with the fields of a {cls.__name__}, no more and '
              'no fewer')
+    for name in _optional(cls) - left_out:
+        _require(value[name] is not None, f'{where}, {name!r}',
+                 'left out, as it should be when there is nothing')
     return cls(**{name: _build(hint, value[name], f'{where}, {name!r}')
-                  for name, hint in hints.items()})
+                  for name, hint in hints.items() if name not in left_out})
 
 
 @functools.cache
@@ -192,6 +207,13 @@ def _hints(cls: type) -> dict[str, typing.Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name]
             for field in dataclasses.fields(cls)}
+
+
+@functools.cache
+def _optional(cls: typing.Hashable) -> frozenset[str]:
+    return frozenset(field.name
+                     for field in dataclasses.fields(typing.cast(type, cls))
+                     if field.metadata.get(_OPTIONAL))
 
 
 def _require(condition: bool, where: str, wanted: str) -> None:

@@ -215,9 +215,9 @@ class SnapshotInUse(Error):
     """A snapshot that cannot be deleted now."""
 
     code = 'snapshot-in-use'
-    msg = ('Snapshot {self.snapshot} cannot be deleted now: a capture or '
-           'restore, {self.user}, needs it. Try again when that has ended, '
-           'or after {self.until}.')
+    msg = ('Snapshot {self.snapshot} cannot be deleted now: a capture, a '
+           'restore or an image, {self.user}, needs it. Try again when that '
+           'has ended, or after {self.until}.')
 
     def __init__(self, snapshot: str, user: str, until: str) -> None:
         super().__init__(snapshot, user, until)
@@ -226,17 +226,17 @@ class SnapshotInUse(Error):
         self.until = until
 
 
-class StoreError(Error):
-    """A store did not do what it was asked to.
+class ServiceError(Error):
+    """A service did not do what it was asked to.
 
-    :param operation: the store's method, for example ``put``.
-    :param name: the object, or prefix, it was about.
+    :param operation: what it was asked, for example ``put``.
+    :param name: of what it was about.
     :param reason: what happened, without a full stop.
     :param status: HTTP status, if there was one.
-    :param retry_after: seconds the store asked us to wait.
+    :param retry_after: seconds the service asked us to wait.
     """
 
-    code = 'store-error'
+    code = 'service-error'
     msg = 'Cannot {self.operation} {self.name}: {self.reason}{self.hint}.'
     #: What to do about it; appended to the reason.
     advice: typing.ClassVar[str] = ''
@@ -256,6 +256,16 @@ class StoreError(Error):
         status = f' (HTTP {self.status})' if self.status else ''
         advice = f'; {self.advice}' if self.advice else ''
         return status + advice
+
+
+class StoreError(ServiceError):
+    """A store did not do what it was asked to.
+
+    The operation is the store's method, the name that of an object or a
+    prefix.
+    """
+
+    code = 'store-error'
 
 
 class ObjectMissing(StoreError):
@@ -331,6 +341,101 @@ class NotSupported(StoreError):
     """This store, or this grant, does not offer the operation."""
 
     code = 'not-supported'
+
+
+class ImageError(ServiceError):
+    """Glance did not do what it was asked to.
+
+    The name is an image's id, or what is to be its name.
+    """
+
+    code = 'image-error'
+    msg = ('Cannot {self.operation} image {self.name}: '
+           '{self.reason}{self.hint}.')
+
+
+class ImageMissing(ImageError):
+    """There is no such image, or none any more."""
+
+    code = 'image-missing'
+
+
+class ImageRefused(ImageError):
+    """Glance knows us and says no."""
+
+    code = 'image-refused'
+    advice = "check whose image it is, and the account's role"
+
+
+class ImageTooLarge(ImageError):
+    """Glance has no room for it, or a quota or a limit is used up."""
+
+    code = 'image-too-large'
+    advice = ('delete images, or ask for a larger quota or a higher '
+              'image_size_cap')
+
+
+class ImageUnsuitable(ImageError):
+    """An image that was created before and cannot be filled."""
+
+    code = 'image-unsuitable'
+
+
+class ImageMismatch(ImageError):
+    """What Glance has is not what was captured."""
+
+    code = 'image-mismatch'
+
+
+class ImageImportFailed(ImageError):
+    """Glance was given the data, and could not take them."""
+
+    code = 'image-import-failed'
+
+
+class ImageOverdue(ImageError):
+    """An image that has not become active in time."""
+
+    code = 'image-overdue'
+    advice = 'look at the log of Glance, or raise [snapshot]import_ttl'
+
+
+class GlanceUnavailable(ImageError):
+    """Glance did not answer, or not properly; it may later."""
+
+    code = 'glance-unavailable'
+    retryable = True
+
+
+class NodeNotReady(Error):
+    """A node that cannot be taken out of its system now.
+
+    :param reason: a clause; a full stop at its end is left out.
+    """
+
+    code = 'node-not-ready'
+    msg = 'The disk of node {self.node} cannot be captured now: {self.reason}.'
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(node, reason)
+        self.node = node
+        self.reason = reason.rstrip('.')
+
+
+class ImageNotMade(Error):
+    """A capture or a publication that did not come to its image.
+
+    :param reason: a clause; a full stop at its end is left out.
+    """
+
+    code = 'image-not-made'
+    msg = 'Node {self.node} gives no image {self.image}: {self.reason}.'
+
+    def __init__(self, node: str, image: str, reason: str) -> None:
+        super().__init__(node, image, reason)
+        self.node = node
+        self.image = image
+        self.reason = reason.rstrip('.')
 
 
 class DiskError(Error):
@@ -486,15 +591,26 @@ class RepositoryUnsuitable(Error):
 
 
 class CredentialsMissing(Error):
-    """Nobody said who we are, or the store does not believe it."""
+    """Nobody said who we are, or the cloud does not believe it.
+
+    :param reason: a clause without a full stop.
+    :param service: that cannot be used without, and how to say it.
+    """
 
     code = 'credentials-missing'
-    msg = ('No access to Swift: {self.reason}; set OS_CLOUD and clouds.yaml, '
-           'OS_* variables, or ST_AUTH, ST_USER and ST_KEY.')
+    msg = 'No access to {self.service}: {self.reason}; set {self.how}.'
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, service: str = 'Swift') -> None:
+        super().__init__(reason, service)
         self.reason = reason
+        self.service = service
+
+    @property
+    def how(self) -> str:
+        if self.service == 'Swift':
+            return ('OS_CLOUD and clouds.yaml, OS_* variables, or ST_AUTH, '
+                    'ST_USER and ST_KEY')
+        return 'OS_CLOUD and clouds.yaml, or OS_* variables'
 
 
 class SnapshotMissing(Error):

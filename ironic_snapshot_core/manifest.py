@@ -46,6 +46,13 @@ HEADER = 'header'
 SKIPPED = 'skipped'
 METHODS = (WHOLE, ALLOCATED, HEADER, SKIPPED)
 
+#: How a machine is booted.
+UEFI = 'uefi'
+BIOS = 'bios'
+
+# What others may make properties of, so that nothing in it has a meaning.
+_FACT = re.compile('[A-Za-z0-9._-]{0,64}')
+
 _TIME_FORMAT = '%Y-%m-%dT%H:%M:%SZ'
 
 
@@ -288,6 +295,38 @@ class Totals:
                      document.MAX_INTEGER)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SystemRecord:
+    """The system on the disk, as far as it is known without starting it.
+
+    Text is empty where nothing is known. Nothing relies on it: a disk may
+    say of itself what it likes.
+
+    :param distro: ``ID`` of its os-release, for example ``debian``.
+    :param version: ``VERSION_ID`` of it, for example ``12``.
+    :param architecture: of the machine, as the kernel names it.
+    :param firmware: of the machine: :data:`UEFI`, :data:`BIOS` or empty.
+    :param secure_boot: whether it is on; None where that is not known.
+    """
+
+    distro: str = ''
+    version: str = ''
+    architecture: str = ''
+    firmware: str = ''
+    secure_boot: bool | None = None
+
+    def __post_init__(self) -> None:
+        for what in ('distro', 'version', 'architecture'):
+            if not is_fact(getattr(self, what)):
+                raise errors.InvalidValue(
+                    what, getattr(self, what)[:64],
+                    'it is not up to 64 of A-Z, a-z, 0-9 and ._-')
+        if self.firmware not in (UEFI, BIOS, ''):
+            raise errors.InvalidValue(
+                'firmware', self.firmware[:64],
+                f'it is neither {UEFI} nor {BIOS}')
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """What a report and a manifest have in common.
@@ -305,6 +344,7 @@ class Contents:
         snapshot only.
     :param timings: seconds, by phase.
     :param software: versions, by program.
+    :param system: on the disk; None where nothing is known of it.
     """
 
     disk: Disk
@@ -324,6 +364,7 @@ class Contents:
     timings: dict[str, float]
     software: dict[str, str]
     hints: tuple[HintRecord, ...] = ()
+    system: SystemRecord | None = document.optional()
 
     @property
     def degraded(self) -> bool:
@@ -481,6 +522,11 @@ class Manifest(Contents):
                 raise errors.UnsupportedFeature('The manifest', unknown)
         return document.decode(
             cls, data, 'manifest', mac_key, verified, fields)
+
+
+def is_fact(text: str) -> bool:
+    """Whether a text may be in a :class:`SystemRecord`."""
+    return bool(_FACT.fullmatch(text))
 
 
 def format_time(seconds: float) -> str:

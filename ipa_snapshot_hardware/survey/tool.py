@@ -160,16 +160,20 @@ class Answer(typing.NamedTuple):
 
 
 def run(
-    *arguments: str, watch: look.Watch, limit: int = MAX_ANSWER
+    *arguments: str,
+    watch: look.Watch,
+    limit: int = MAX_ANSWER,
+    seconds: int = _SECONDS,
 ) -> Answer:
     """Run a program to its end.
 
+    :param seconds: it is killed after.
     :param limit: it is stopped when it has written as many bytes; the rest
         of the output is of no interest then.
     :raises Doubt: it is not installed, or took too long.
     """
     output = bytearray()
-    with Tool(arguments, watch=watch) as tool:
+    with Tool(arguments, watch=watch, seconds=seconds) as tool:
         for piece in tool.output():
             output += piece
             if len(output) >= limit:

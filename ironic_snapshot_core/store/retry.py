@@ -146,8 +146,8 @@ def retry(call: typing.Callable[[], T], policy: RetryPolicy = RetryPolicy(),
           random: typing.Callable[[], float] = randoms.random) -> T:
     """Do something again while it fails in a way that may pass.
 
-    :param call: idempotent.
-    :raises StoreError: the last error.
+    :param call: idempotent; asks a store, or another service.
+    :raises ServiceError: the last error.
     """
     clock = clock or clocks.SystemClock()
     deadline = clock.monotonic() + policy.total_s
@@ -155,7 +155,7 @@ def retry(call: typing.Callable[[], T], policy: RetryPolicy = RetryPolicy(),
     while True:
         try:
             return call()
-        except errors.StoreError as e:
+        except errors.ServiceError as e:
             failures += 1
             mismatches += isinstance(e, errors.ObjectMismatch)
             delay = max(policy.delay(failures, random()),

@@ -99,6 +99,8 @@ class ScriptedAgent:
         for permission in step['args'].get('grant', {}).get(
                 'permissions', ()):
             self.secrets.add(permission['secret'])
+        if secret := step['args'].get('upload', {}).get('secret'):
+            self.secrets.add(secret)
 
     def succeed(self, result, step=None):
         """The last command ends with this result."""

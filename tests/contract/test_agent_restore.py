@@ -228,7 +228,7 @@ class TestWhatIronicIsTold:
         assert argsinfo['grant']['required'] is True
         assert argsinfo['target_serial']['required'] is False
         versions = answer['hardware_manager_version']
-        assert versions['SnapshotHardwareManager'] == '4'
+        assert versions['SnapshotHardwareManager'] == '5'
 
     def test_argsinfo_names_the_arguments_that_are_taken(self):
         _, found = manager.SnapshotHardwareManager().get_deploy_steps({}, [])

@@ -18,6 +18,7 @@ from oslo_config import cfg
 
 from ipa_snapshot_hardware import capture
 from ipa_snapshot_hardware import executor
+from ipa_snapshot_hardware import machine
 from ipa_snapshot_hardware import manager
 from ipa_snapshot_hardware import progress
 from ipa_snapshot_hardware import session
@@ -62,7 +63,7 @@ def test_what_ironic_is_told_about_the_step(use):
     assert argsinfo['grant']['required'] is True
     assert argsinfo['workers']['required'] is False
     versions = answer['hardware_manager_version']
-    assert versions['SnapshotHardwareManager'] == '4'
+    assert versions['SnapshotHardwareManager'] == '5'
     # The generic manager's own steps are still there.
     assert answer['service_steps']['Machine']
 
@@ -85,6 +86,8 @@ def test_argsinfo_names_the_arguments_that_are_taken(use):
         'parent',
         'full_reason',
         'redundancy',
+        'upload',
+        'hash',
     }
 
 
@@ -192,6 +195,7 @@ class TestWithSwift:
             store.get(prefix + layout.REPORT, MiB)
         )
         assert report.disk.name == loop
+        assert report.system == machine.describe()
         assert report.disk.serial == 'S3R1AL'
         assert report.disk.wwn == '0x5000c500a0b1c2d3'
         assert report.disk.model == 'Model'

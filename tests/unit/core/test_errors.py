@@ -27,6 +27,7 @@ CODES = {
     'AttemptCondemned': 'attempt-condemned',
     'SnapshotInUse': 'snapshot-in-use',
     'SnapshotUnsuitable': 'snapshot-unsuitable',
+    'ServiceError': 'service-error',
     'StoreError': 'store-error',
     'ObjectMissing': 'object-missing',
     'ContainerMissing': 'container-missing',
@@ -39,6 +40,17 @@ CODES = {
     'StoreUnavailable': 'store-unavailable',
     'StoreUntrusted': 'store-untrusted',
     'NotSupported': 'not-supported',
+    'ImageError': 'image-error',
+    'ImageMissing': 'image-missing',
+    'ImageRefused': 'image-refused',
+    'ImageTooLarge': 'image-too-large',
+    'ImageUnsuitable': 'image-unsuitable',
+    'ImageMismatch': 'image-mismatch',
+    'ImageImportFailed': 'image-import-failed',
+    'ImageOverdue': 'image-overdue',
+    'GlanceUnavailable': 'glance-unavailable',
+    'NodeNotReady': 'node-not-ready',
+    'ImageNotMade': 'image-not-made',
     'DiskError': 'disk-error',
     'DiskNotFound': 'disk-not-found',
     'DiskBusy': 'disk-busy',
@@ -75,16 +87,20 @@ EXAMPLES = [
     errors.AttemptCondemned('1'),
     errors.SnapshotInUse('1', '2', '2026-01-31T12:00:00Z'),
     errors.SnapshotUnsuitable('1', 'it is damaged'),
+    errors.NodeNotReady('1', 'it is in maintenance.'),
+    errors.ImageNotMade('1', '2', 'it was aborted.'),
     errors.DiskReadError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
     errors.DiskWriteError('/dev/sda', 'S1', 1024, 1536, 512, 'EIO'),
     errors.RepositoryUnsuitable('swift:', 'it is no container'),
     errors.CredentialsMissing('the password is wrong'),
+    errors.CredentialsMissing('the password is wrong', 'Glance'),
     errors.SnapshotMissing('golden'),
     errors.SnapshotAmbiguous('golden', ['1', '2']),
     errors.OutputFailed('a.raw', 'it exists'),
 ] + [
     cls('put', 'v1/pack-000001', 'the store said no', 403, 2.0)
-    for cls in (errors.StoreError, *errors.StoreError.__subclasses__())
+    for base in (errors.ServiceError, errors.StoreError, errors.ImageError)
+    for cls in (base, *base.__subclasses__())
 ] + [
     cls('/dev/sda', 'it is too small')
     for cls in errors.DiskError.__subclasses__()
@@ -115,7 +131,8 @@ def test_each_survives_pickling(error):
 
 def test_only_what_may_help_is_retryable():
     retryable = {type(error) for error in EXAMPLES if error.retryable}
-    assert retryable == {errors.ObjectMismatch, errors.StoreUnavailable}
+    assert retryable == {errors.ObjectMismatch, errors.StoreUnavailable,
+                         errors.GlanceUnavailable}
 
 
 @pytest.mark.parametrize(('cls', 'what'), [
@@ -131,3 +148,12 @@ def test_a_store_error_names_operation_object_status_and_advice():
     assert str(error) == (
         'Cannot put v1/x: access was denied (HTTP 403); check the '
         "container's ACL, the account's role and the temporary URL key.")
+
+
+@pytest.mark.parametrize(('service', 'how'), [
+    ('Swift', 'OS_* variables, or ST_AUTH, ST_USER and ST_KEY'),
+    ('Glance', 'set OS_CLOUD and clouds.yaml, or OS_* variables')])
+def test_where_credentials_come_from(service, how):
+    text = str(errors.CredentialsMissing('there are none', service))
+    assert text.startswith(f'No access to {service}: there are none; set ')
+    assert text.endswith(f'{how}.')

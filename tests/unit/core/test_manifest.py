@@ -317,3 +317,41 @@ def test_times():
         '2026-01-31T12:00:00Z')
 
 
+
+
+SYSTEM = manifest.SystemRecord('debian', '12', 'x86_64', 'uefi', True)
+
+
+@BOTH
+@pytest.mark.parametrize('system', [
+    SYSTEM, manifest.SystemRecord(), dataclasses.replace(
+        SYSTEM, secure_boot=None)])
+def test_what_is_known_of_the_system_comes_back(report, system):
+    report = dataclasses.replace(report, system=system)
+    assert manifest.CaptureReport.from_bytes(report.to_bytes()) == report
+    found = make(report)
+    assert found.system == system
+    assert manifest.Manifest.from_bytes(found.to_bytes(KEY), KEY) == found
+
+
+def test_of_an_unknown_system_nothing_is_written():
+    """As by earlier releases, which is read all the same."""
+    fields = json.loads(make().to_bytes(None))
+    assert 'system' not in fields
+    assert manifest.Manifest.from_bytes(seal(fields), None).system is None
+
+
+@pytest.mark.parametrize('system', [
+    pytest.param(None, id='null'),
+    {}, 'debian',
+    {**dataclasses.asdict(SYSTEM), 'more': 1},
+    {**dataclasses.asdict(SYSTEM), 'distro': 'a b'},
+    {**dataclasses.asdict(SYSTEM), 'version': '1' * 65},
+    {**dataclasses.asdict(SYSTEM), 'architecture': '../x'},
+    {**dataclasses.asdict(SYSTEM), 'firmware': 'coreboot'},
+    {**dataclasses.asdict(SYSTEM), 'secure_boot': 1}])
+def test_a_system_that_makes_no_sense_is_refused(system):
+    fields = json.loads(make().to_bytes(None))
+    with pytest.raises(errors.Corrupted):
+        manifest.Manifest.from_bytes(
+            seal({**fields, 'system': system}), None)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import geometry
+from ironic_snapshot_core import layout
 from ironic_snapshot_cli import sizes
+
+T = typing.TypeVar('T')
 
 #: zstd, with a level chosen on the way.
 AUTO = 'auto'
@@ -49,6 +52,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         _check_capture(parser, args)
     elif args.command == 'export':
         _check_export(parser, args)
+    elif args.command == 'publish':
+        _check_publish(parser, args)
     elif args.command == 'delete':
         _check_delete(parser, args)
     return args
@@ -91,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_export(commands)
     _add_restore(commands)
+    _add_publish(commands)
     _add_verify(commands)
     _add_delete(commands)
     _add_prune(commands)
@@ -375,6 +381,48 @@ def _add_restore(commands: typing.Any) -> None:
     )
 
 
+def _add_publish(commands: typing.Any) -> None:
+    parser = _add_command(
+        commands,
+        'publish',
+        'make an image in Glance of a snapshot',
+        description='Make an image in Glance of a snapshot, with your own '
+        'credentials and in your project. It is sent as it is read, every '
+        'byte of it verified, and what has arrived is compared with it. '
+        'Whatever goes wrong, no half image stays.',
+    )
+    _add_repository(parser)
+    _add_snapshot(parser)
+    parser.add_argument(
+        '--name',
+        type=_name,
+        metavar='N',
+        help='of the image (default: that of the snapshot)',
+    )
+    parser.add_argument(
+        '--visibility',
+        choices=('private', 'shared'),
+        help='who may use it: your project; or those with whom you share it, '
+        'too (default: private)',
+    )
+    parser.add_argument(
+        '--image-id',
+        type=_uuid,
+        metavar='UUID',
+        help='fill this image, which was created before and is queued',
+    )
+    parser.add_argument(
+        '--property',
+        type=_property,
+        action='append',
+        default=[],
+        metavar='K=V',
+        help='a property that the image is to have; may be repeated',
+    )
+    _add_manifest_key(parser)
+    _add_quiet(parser)
+
+
 def _add_verify(commands: typing.Any) -> None:
     parser = _add_command(
         commands,
@@ -468,6 +516,19 @@ def _check_export(
         )
 
 
+def _check_publish(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+    # Imports more than help may.
+    from ironic_snapshot_core import image_properties
+
+    args.property = dict(args.property)
+    try:
+        image_properties.check_own(args.property)
+    except errors.InvalidValue as error:
+        parser.error(f'argument --property: {error}')
+
+
 def _check_delete(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> None:
@@ -475,15 +536,13 @@ def _check_delete(
         parser.error('there is nobody to ask; --yes deletes without asking')
 
 
-def _refuse_with(
-    check: Callable[[str], int],
-) -> Callable[[str], int]:
+def _refuse_with(check: Callable[[str], T]) -> Callable[[str], T]:
     """Make what argparse calls of what raises our errors."""
 
-    def checked(text: str) -> int:
+    def checked(text: str) -> T:
         try:
             return check(text)
-        except (ValueError, errors.InvalidValue) as error:
+        except (ValueError, errors.InvalidName, errors.InvalidValue) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked
@@ -512,6 +571,18 @@ def _redundancy(text: str) -> int:
 @_refuse_with
 def _grace(text: str) -> int:
     return geometry.between('hours', int(text), 0, _MAX_GRACE_H)
+
+
+@_refuse_with
+def _uuid(text: str) -> str:
+    return layout.validate_uuid(text.lower())
+
+
+def _property(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition('=')
+    if not equals:
+        raise argparse.ArgumentTypeError('it is not like NAME=VALUE')
+    return name, value
 
 
 def _name(text: str) -> str:

@@ -6,9 +6,8 @@ import json
 import sys
 import typing
 
-from ironic_snapshot_core import committed
-from ironic_snapshot_core import digest as digests
 from ironic_snapshot_core import errors
+from ironic_snapshot_core import image_stream
 from ironic_snapshot_core import manifest as manifests
 from ironic_snapshot_core import parallel
 from ironic_snapshot_core import snapshot_reader
@@ -60,16 +59,6 @@ def run(args: argparse.Namespace, terminal: terminals.Terminal) -> int:
 # Private
 
 
-class _Part(typing.NamedTuple):
-    """A pack, or what is in the image of one.
-
-    :param offset: in the image, in bytes.
-    """
-
-    offset: int
-    segment: base.Segment
-
-
 def _export(
     args: argparse.Namespace,
     store: base.Store,
@@ -103,18 +92,18 @@ def _write_qcow2(
 ) -> None:
     """Copy the image, each object in it verified."""
     done.expect(manifest.image.size)
-    head = _read_head(store, manifest)
+    head = image_stream.read_head(store, manifest)
     out.write(head, 0)
     done.add(len(head))
 
-    def copy(part: _Part) -> None:
+    def copy(part: image_stream.Part) -> None:
         offset = part.offset
-        for chunk in _read_segment(store, part.segment):
+        for chunk in image_stream.read_segment(store, part.segment):
             out.write(chunk, offset)
             offset += len(chunk)
             done.add(len(chunk))
 
-    workers.map(copy, _parts(manifest))
+    workers.map(copy, image_stream.parts(manifest))
 
 
 def _stream(
@@ -125,13 +114,9 @@ def _stream(
             'standard output', 'it is a terminal; redirect it'
         )
     done.expect(manifest.image.size)
-    head = _read_head(store, manifest)
-    sys.stdout.buffer.write(head)
-    done.add(len(head))
-    for part in _parts(manifest):
-        for chunk in _read_segment(store, part.segment):
-            sys.stdout.buffer.write(chunk)
-            done.add(len(chunk))
+    for chunk in image_stream.read(store, manifest):
+        sys.stdout.buffer.write(chunk)
+        done.add(len(chunk))
     sys.stdout.buffer.flush()
 
 
@@ -156,49 +141,6 @@ def _write_raw(
 
     workers.map(write, reader.runs())
     return reader.repaired
-
-
-def _parts(manifest: manifests.Manifest) -> list[_Part]:
-    """Give what the image is made of behind its head, in order."""
-    found = []
-    offset = manifest.head.size
-    for segment in committed.packs(manifest):
-        if segment.used:
-            found.append(_Part(offset, segment))
-            offset += segment.used
-    return found
-
-
-def _read_head(store: base.Store, manifest: manifests.Manifest) -> bytes:
-    """Read the head of the image; it has 8 bytes for each cluster or so.
-
-    :raises Corrupted: it is not what was committed.
-    """
-    head = manifest.head
-    data = store.get(head.name, head.size)
-    if digests.DEFAULT_DIGEST.digest(data).hex() != head.digest:
-        raise errors.Corrupted(head.name, 'it is not what was captured')
-    return data
-
-
-def _read_segment(
-    store: base.Store, segment: base.Segment
-) -> typing.Iterator[bytes]:
-    """Read what is in the image of an object, and verify it.
-
-    Only a whole object has an etag, so all of it is read.
-
-    :raises Corrupted: it is not what was captured.
-    :raises ObjectMismatch: likewise; found only after the last piece.
-    """
-    found = store.stat(segment.name)
-    if (found.size, found.etag) != (segment.size, segment.etag):
-        raise errors.Corrupted(segment.name, 'it is not what was captured')
-    start, end = segment.start, segment.start + segment.used
-    for chunk in store.iter_bytes(segment.name):
-        if wanted := chunk[max(start, 0) : max(end, 0)]:
-            yield wanted
-        start, end = start - len(chunk), end - len(chunk)
 
 
 def _to_dict(

@@ -23,6 +23,7 @@ _COMMANDS = {
     'show': 'ironic_snapshot_cli.show',
     'export': 'ironic_snapshot_cli.export',
     'restore': 'ironic_snapshot_cli.restore',
+    'publish': 'ironic_snapshot_cli.publish',
     'verify': 'ironic_snapshot_cli.verify',
     'delete': 'ironic_snapshot_cli.delete',
     'prune': 'ironic_snapshot_cli.prune',

@@ -13,13 +13,13 @@ from urllib import parse
 
 from ironic_snapshot_core import clock as clocks
 from ironic_snapshot_core import errors
-from ironic_snapshot_core import redact
 from ironic_snapshot_core.store import auth as auths
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.store import limit
 from ironic_snapshot_core.store import retry
 from ironic_snapshot_core.store import swift
 from ironic_snapshot_core.store import swift_container
+from ironic_snapshot_cli import cloud
 
 _SERVICE = 'object-store'
 _V1 = ('ST_AUTH', 'ST_USER', 'ST_KEY')
@@ -76,24 +76,11 @@ def open_container(
 
 
 def _log_in() -> tuple[typing.Any, str]:
-    """Give a session that has a token, and the account's URL.
-
-    Nothing of what these libraries say but the kind of an error and its text
-    without secrets is passed on.
-    """
-    try:
+    """Give a session that has a token, and the account's URL."""
+    with cloud.logging_in('Swift'):
         if all(os.environ.get(each) for each in _V1):
             return _log_in_v1()
         return _log_in_as_configured()
-    except ImportError as error:
-        raise errors.CredentialsMissing(
-            f'{error.name} is not installed; install "ironic-snapshot[cli]"'
-        ) from None
-    except errors.Error:
-        raise
-    except Exception as error:
-        text = ' '.join(redact.redact(str(error)).split()).rstrip('.')
-        raise errors.CredentialsMissing(text or type(error).__name__) from None
 
 
 def _log_in_v1() -> tuple[typing.Any, str]:
@@ -113,10 +100,7 @@ def _log_in_v1() -> tuple[typing.Any, str]:
 
 
 def _log_in_as_configured() -> tuple[typing.Any, str]:
-    from openstack import config
-
-    # Named, so that one that is not there is an error.
-    region = config.OpenStackConfig().get_one(os.environ.get('OS_CLOUD'))
+    region = cloud.configured()
     session = region.get_session()
     session.get_token()
     return session, _endpoint(region.get_session_endpoint(_SERVICE))

@@ -53,6 +53,22 @@ def test_a_restore():
     assert args.bandwidth_limit == 3 * 2**19
 
 
+def test_a_publication():
+    args = arguments.parse(['publish', 'repo', 'golden'])
+    assert (args.repository, args.snapshot) == ('repo', 'golden')
+    assert (args.name, args.visibility, args.image_id) == (None, None, None)
+    assert (args.property, args.manifest_key) == ({}, None)
+    id = '01234567-89AB-4000-8000-0123456789AB'
+    args = arguments.parse(
+        'publish repo golden --name n --visibility shared --property a=1 '
+        f'--property b=x=y --property a=2 --image-id {id} --json '
+        '--quiet --debug --manifest-key file'.split()
+    )
+    assert (args.name, args.visibility) == ('n', 'shared')
+    assert args.image_id == id.lower()
+    assert args.property == {'a': '2', 'b': 'x=y'}
+
+
 def test_a_verification():
     args = arguments.parse(['verify', 'repo'])
     assert (args.repository, args.snapshot) == ('repo', [])
@@ -94,6 +110,12 @@ def test_a_verification():
         'restore repo golden',
         'restore repo golden disk --identity other',
         'restore repo golden disk --workers 65',
+        'publish repo',
+        'publish repo id --visibility public',
+        'publish repo id --image-id golden',
+        'publish repo id --property nothing',
+        'publish repo id --property owner=me',
+        'publish repo id --property ironic_snapshot_id=x',
         'delete repo',
         'delete repo id id',
         'prune',

@@ -6,10 +6,14 @@ from typing import Any
 from ironic_snapshot import step_schema
 from ironic_snapshot.conf import CLUSTER_SIZES
 from ironic_snapshot.conf import CONF
+from ironic_snapshot_core import image_properties
 from ironic_snapshot_core import parent as parents
 from ironic_snapshot_core.codec import CODECS
 
 STEP = 'snapshot'
+
+SWIFT = 'swift'
+GLANCE = 'glance'
 
 AUTO = 'auto'
 # zstd, with a level that is chosen while capturing.
@@ -75,6 +79,27 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
                        'or the id (a UUID in lower case) of one of the same '
                        'project.',
     },
+    'destination': {
+        'type': 'string',
+        'enum': [SWIFT, GLANCE],
+        'description': 'swift: a snapshot in Swift; glance: the same, and an '
+                       'image in Glance made of it, for the project of the '
+                       'node (default: [snapshot]destination).',
+    },
+    'image_id': {
+        'type': 'string',
+        'pattern': rf'\A{step_schema.UUID_PATTERN}\Z',
+        'description': 'Image to fill instead of creating one: the id (a UUID '
+                       'in lower case) of one of the project of the node '
+                       'whose status is queued.',
+    },
+    'visibility': {
+        'type': 'string',
+        'enum': list(image_properties.VISIBILITIES),
+        'description': 'Who may see the image: private, the project '
+                       '(default); shared, also projects that it is shared '
+                       'with.',
+    },
     'shutdown': step_schema.SHUTDOWN,
 }
 
@@ -90,6 +115,9 @@ class SnapshotArguments:
     :ivar adaptive_level: the level is chosen while capturing.
     :ivar bandwidth_limit: in MiB per second; 0: none.
     :ivar parent: ``auto``, ``none`` or the id of a snapshot.
+    :ivar destination: ``swift`` or ``glance``.
+    :ivar image_id: of an image to fill, or None.
+    :ivar visibility: of an image that is created.
     """
 
     name: str | None
@@ -105,11 +133,19 @@ class SnapshotArguments:
     io_priority: str
     parent: str
     shutdown: str
+    destination: str
+    image_id: str | None
+    visibility: str
 
     @property
     def names_parent(self) -> bool:
         """Whether the user insists on one parent."""
         return self.parent not in (parents.AUTO, parents.NONE)
+
+    @property
+    def publishes(self) -> bool:
+        """Whether an image is to be made of the snapshot."""
+        return self.destination == GLANCE
 
 
 def parse(args: dict[str, Any] | None) -> SnapshotArguments:
@@ -122,6 +158,17 @@ def parse(args: dict[str, Any] | None) -> SnapshotArguments:
     if args.get('all_blocks') and args.get('skip_gaps'):
         raise SCHEMA.refusal('"skip_gaps" leaves out what "all_blocks" is to '
                        'read: ask for one of them')
+    destination = args.get('destination', CONF.snapshot.destination)
+    for name in ('image_id', 'visibility'):
+        if name in args and destination != GLANCE:
+            raise SCHEMA.refusal(
+                f'argument "{name}" is about an image, and the destination is '
+                f'"{destination}": leave it out, or ask for destination '
+                f'"{GLANCE}"')
+    if 'image_id' in args and 'visibility' in args:
+        raise SCHEMA.refusal(
+            'argument "visibility" is of an image that is created, and '
+            '"image_id" names one that is there: leave one of them out')
     compression = args.get('compression', CONF.snapshot.compression)
     adaptive = compression == AUTO
     return SnapshotArguments(
@@ -137,7 +184,10 @@ def parse(args: dict[str, Any] | None) -> SnapshotArguments:
         bandwidth_limit=SCHEMA.bandwidth(args),
         io_priority=args.get('io_priority', CONF.snapshot.io_priority),
         parent=args.get('parent', parents.AUTO),
-        shutdown=args.get('shutdown', 'soft'))
+        shutdown=args.get('shutdown', 'soft'),
+        destination=destination,
+        image_id=args.get('image_id'),
+        visibility=args.get('visibility', image_properties.PRIVATE))
 
 
 def requested(node: Any) -> list[SnapshotArguments]:

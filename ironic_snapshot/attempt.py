@@ -39,6 +39,7 @@ class Attempt(record.Record):
     :ivar shutdown: how the node went down: ``clean``, ``forced`` or ``off``.
     :ivar sequence: its place among the snapshots of the lineage.
     :ivar lost_at_bytes: that were stored when the agent last restarted.
+    :ivar publication: what is to become of it in Glance; empty: nothing.
     """
 
     KEY = 'snapshot'
@@ -51,6 +52,7 @@ class Attempt(record.Record):
     shutdown: str = ''
     sequence: int = 0
     lost_at_bytes: int = 0
+    publication: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 load = Attempt.load

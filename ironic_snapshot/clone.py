@@ -1,26 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deploying a node from a snapshot: what the user asks for, and its check.
 
-``instance_info`` names the snapshot instead of an image. What the deploy step
-``restore`` does then is a restore like any other, see
-:mod:`ironic_snapshot.restoration`; this is how it is begun.
+``instance_info`` names the snapshot instead of an image; or it names an image
+that was made of one. What the deploy step ``restore`` does then is a restore
+like any other, see :mod:`ironic_snapshot.restoration`; this is how it is
+begun.
+
+An image is only then taken for its snapshot when our own record of it says
+so, and Glance still has the bytes that we have compared: anybody may set the
+properties of an image. In any other case it is deployed as images are.
 """
 import dataclasses
 import re
 from typing import Any
 
 from ironic.common import exception
+from oslo_log import log
 
 from ironic_snapshot import exchange
 from ironic_snapshot import restoration
 from ironic_snapshot import restore_arguments
 from ironic_snapshot import source
 from ironic_snapshot import step_schema
+from ironic_snapshot.targets import glance
 from ironic_snapshot.targets import swift
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core import errors
 from ironic_snapshot_core import history
+from ironic_snapshot_core import image_properties
+from ironic_snapshot_core import layout
+from ironic_snapshot_core import published
+from ironic_snapshot_core import redact
 from ironic_snapshot_core.manifest import Manifest
+
+LOG = log.getLogger(__name__)
 
 #: Field of ``instance_info`` with the id or the name of a snapshot.
 SNAPSHOT = 'snapshot'
@@ -30,6 +43,10 @@ NODE = 'snapshot_node'
 IDENTITY = 'snapshot_identity'
 
 _FIELDS = (SNAPSHOT, NODE, IDENTITY)
+
+# Entry of ``driver_internal_info``: the image and its snapshot, once it is
+# known that the one is the other.
+_IMAGE = 'snapshot_image'
 _NAME = re.compile(step_schema.NAME_PATTERN)
 _UUID = re.compile(step_schema.UUID_PATTERN)
 
@@ -53,6 +70,37 @@ def is_requested(node: Any) -> bool:
     return bool(_fields(node))
 
 
+def find_image(node: Any) -> None:
+    """See whether the image to deploy is a snapshot, and take that then.
+
+    The node record is changed and not saved.
+    """
+    node.del_driver_internal_info(_IMAGE)
+    image = (node.instance_info or {}).get('image_source')
+    if _fields(node) or not isinstance(image, str) or not _UUID.fullmatch(
+            image):
+        return
+    try:
+        snapshot = _snapshot_of(node, image)
+    except Exception as exc:
+        # The image itself is there to be deployed.
+        LOG.info('Image %(image)s is deployed to node %(node)s as any other: '
+                 '%(why)s', {'image': image, 'node': node.uuid,
+                             'why': redact.redact(exchange.explain(exc))})
+        return
+    if snapshot:
+        LOG.info('Image %(image)s is deployed to node %(node)s from snapshot '
+                 '%(snapshot)s, of which it was made',
+                 {'image': image, 'node': node.uuid, 'snapshot': snapshot})
+        node.set_driver_internal_info(
+            _IMAGE, {'image': image, 'snapshot': snapshot})
+
+
+def forget_image(node: Any) -> None:
+    """The deployment is over; the caller saves that."""
+    node.del_driver_internal_info(_IMAGE)
+
+
 def parse(node: Any) -> CloneRequest:
     """Check what ``instance_info`` says of the snapshot.
 
@@ -63,7 +111,7 @@ def parse(node: Any) -> CloneRequest:
     if unknown:
         raise _refusal(f'unknown field {ascii(unknown[0])[:60]} (known: '
                        f'{", ".join(_FIELDS)})')
-    if node.instance_info.get('image_source'):
+    if _asked(node) and node.instance_info.get('image_source'):
         raise _refusal(
             'it names a snapshot and an "image_source": unset one of them')
     snapshot = fields.get(SNAPSHOT)
@@ -131,6 +179,44 @@ def start(task) -> exchange.Slice:
 # Private
 
 def _fields(node: Any) -> dict[str, Any]:
+    """What is asked of us, by ``instance_info`` or by way of an image."""
+    asked = _asked(node)
+    if asked:
+        return asked
+    found = node.driver_internal_info.get(_IMAGE) or {}
+    if found and found['image'] == (node.instance_info or {}).get(
+            'image_source'):
+        # As whoever deploys an image expects.
+        return {SNAPSHOT: found['snapshot'], IDENTITY: restore_arguments.KEEP}
+    return {}
+
+
+def _snapshot_of(node: Any, image: str) -> str | None:
+    """The snapshot that an image was made of and still is.
+
+    :returns: None if it was made of none.
+    :raises: Error of the core when that is not certain.
+    """
+    found = glance.GlanceTarget().get(image)
+    snapshot = image_properties.snapshot_of(found)
+    lineage = str(found.get(image_properties.LINEAGE)).split('/')
+    if not snapshot or len(lineage) != 2:
+        return None
+    target = swift.for_node(node)
+    key = CONF.snapshot.manifest_key.encode()
+    record = published.get(
+        target.store, layout.Lineage(*lineage), image, key)
+    if not record.hash or (
+            (record.snapshot, record.size, record.hash_algorithm,
+             record.hash) != (snapshot, found['size'], found['os_hash_algo'],
+                              found['os_hash_value'])):
+        raise errors.SnapshotUnsuitable(
+            snapshot, 'the image is another than was made of it')
+    source.verify(target.store, source.choose(target.store, node, snapshot))
+    return snapshot
+
+
+def _asked(node: Any) -> dict[str, Any]:
     """What ``instance_info`` says that can only be meant for us."""
     return {name: value for name, value in (node.instance_info or {}).items()
             if name == SNAPSHOT or name.startswith(f'{SNAPSHOT}_')}

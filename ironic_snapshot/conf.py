@@ -126,6 +126,96 @@ SNAPSHOT_OPTS = [
                default=16, min=1, max=128,
                help='Threads that check the stored objects at the commit of '
                     'a snapshot, and before a restore.'),
+    cfg.StrOpt('destination',
+               default='swift',
+               choices=[('swift', 'A snapshot in Swift.'),
+                        ('glance', 'The same, and an image in Glance made of '
+                                   'it.')],
+               help='What becomes of a snapshot unless the step says '
+                    'otherwise. Nodes without a lessee and an owner have no '
+                    'project that an image could belong to.'),
+    cfg.StrOpt('glance_method',
+               default='import',
+               choices=[('import', 'Glance downloads the image from Swift '
+                                   '(web-download): an independent copy.'),
+                        ('link', 'Glance reads the objects of the snapshot, '
+                                 'and nothing is copied. Glance must keep '
+                                 'its images in the same account of the same '
+                                 'Swift, and glance_location must be set.'),
+                        ('stream', 'The ramdisk sends the image to Glance, '
+                                   'and Swift is not used: there is no '
+                                   'snapshot to build upon or to restore, '
+                                   'and every image is complete.')],
+               help='How an image is made of a snapshot. The user that '
+                    '[glance] names must be able to create images of other '
+                    "projects: by Glance's default policy, an admin."),
+    cfg.StrOpt('glance_store',
+               help='Store of Glance to import into; not set: its default '
+                    'one.'),
+    cfg.StrOpt('glance_location',
+               secret=True,
+               regex=r'^swift(\+https?)?://[^/@?#]+@[^/@?#]+/[^@?#]*[^/@?#]$',
+               help='For the method "link": the location of the images in '
+                    "Glance's Swift store, up to and with the container, as "
+                    'Glance itself writes it, for example "swift+https://'
+                    'service%3Aglance:<password>@keystone.example.com/v3/'
+                    'glance". Glance takes no location without credentials. '
+                    'They must be those of the project that [snapshot] uses '
+                    'in Swift.'),
+    cfg.URIOpt('import_endpoint',
+               schemes=['http', 'https'],
+               help='Swift endpoint for Glance to import from, up to and '
+                    'with the account, where it does not reach the one that '
+                    'the conductor uses. The path must be the same. '
+                    '[import_filtering_opts] of Glance must allow its host '
+                    'and port.'),
+    cfg.IntOpt('import_ttl',
+               default=6 * 3600, min=600,
+               help='Seconds after which an image that is not active has '
+                    'failed; and for which the temporary URL of an import is '
+                    'valid.'),
+    cfg.BoolOpt('verify_image',
+                default=True,
+                help='Read what was captured once more from Swift while '
+                     'Glance imports it, and compare the hashes. Without it '
+                     'only the size is compared, and the property '
+                     'ironic_snapshot_verified of the image says so. An '
+                     'image that is linked is always verified.'),
+    cfg.IntOpt('verify_workers',
+               default=2, min=1, max=32,
+               help='Images that a conductor reads at a time to verify '
+                    'them.'),
+    cfg.IntOpt('publication_interval',
+               default=15, min=1,
+               help='Seconds between two looks at images that are not active '
+                    'yet.'),
+    cfg.IntOpt('image_size_cap',
+               default=2 ** 40, min=1,
+               help='Bytes that an image may have: the image_size_cap of '
+                    'Glance, which does not tell it. A larger snapshot is '
+                    'not offered to it.'),
+    cfg.DictOpt('image_properties',
+                default={},
+                help='More properties of every image, such as '
+                     '"hw_disk_bus:scsi,cloud:lab".'),
+    cfg.URIOpt('ramdisk_glance_endpoint',
+               schemes=['http', 'https'],
+               help='For the method "stream": Glance endpoint for the '
+                    'ramdisk, without the version, where the ramdisk does '
+                    'not reach the one that the conductor uses.'),
+    cfg.BoolOpt('stream_token',
+                default=False,
+                help='For the method "stream": give the ramdisk a token of '
+                     'the user of [glance] where Keystone makes no '
+                     'application credential with access rules for that '
+                     'user. Whoever gets hold of such a token can do in '
+                     'the cloud whatever that user can, until it expires.'),
+    cfg.StrOpt('glance_hash',
+               default='sha512',
+               choices=['sha256', 'sha384', 'sha512'],
+               help='The hashing_algorithm of Glance. With the methods '
+                    '"link" and "stream" Glance must be told, or asked for, '
+                    'a hash before it has one of its own.'),
     cfg.IntOpt('orphan_check_interval',
                default=60, min=0,
                help='Seconds between two looks for nodes that a conductor '

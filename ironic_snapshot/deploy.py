@@ -37,6 +37,8 @@ from ironic_snapshot import attempt
 from ironic_snapshot import clone
 from ironic_snapshot import exchange
 from ironic_snapshot import power
+from ironic_snapshot import publication
+from ironic_snapshot import publication_record
 from ironic_snapshot import record
 from ironic_snapshot import restoration
 from ironic_snapshot import restore_arguments
@@ -101,6 +103,9 @@ class SnapshotDeployMixin:
     Every override names the behaviour of Ironic that it answers;
     tests/contract pins that behaviour.
     """
+
+    # Whether this interface writes images at all.
+    _deploys_images = False
 
     # Which steps there are
 
@@ -583,6 +588,21 @@ class SnapshotDeployMixin:
         return ('the conductor stopped while it was working on the node; run '
                 'the step again')
 
+    # When a snapshot is to become an image
+
+    @METRICS.timer('SnapshotDeploy._publish')
+    @periodics.node_periodic(
+        purpose='making images of snapshots',
+        spacing=CONF.snapshot.publication_interval,
+        filters={'reserved': False},
+        predicate_extra_fields=['driver_internal_info'],
+        predicate=publication_record.is_open,
+        shared_task=False,
+    )
+    def _publish(self, task, manager, context):
+        """Bring images a little further, whatever the node is at."""
+        publication.advance(task)
+
     # A deployment begins and ends
 
     def validate(self, task):
@@ -602,6 +622,9 @@ class SnapshotDeployMixin:
         """
         if task.node.provision_state == states.DEPLOYING:
             self._end_deployment(task.node)
+            if self._deploys_images:
+                clone.find_image(task.node)
+                task.node.save()
             if clone.is_requested(task.node):
                 clone.verify(task.node)
         return super().prepare(task)
@@ -629,12 +652,15 @@ class SnapshotDeployMixin:
         # Its lease ends.
         restoration.close(node, record.ABORTED, _DEPLOYMENT_FAILED)
         restore_record.forget(node)
+        clone.forget_image(node)
         attempt.end_lineage(node)
         attempt.clear_prepared(node)
 
 
 class DirectSnapshotDeploy(SnapshotDeployMixin, agent.AgentDeploy):
     """Deploy interface ``direct-snapshot``."""
+
+    _deploys_images = True
 
     @base.deploy_step(priority=80)
     def write_image(self, task):

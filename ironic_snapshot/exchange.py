@@ -150,7 +150,7 @@ def is_passing(exc: Exception) -> bool:
 
     The agent goes on meanwhile, as long as its grant lasts.
     """
-    if isinstance(exc, errors.StoreError):
+    if isinstance(exc, errors.ServiceError):
         return exc.retryable
     return isinstance(exc, (
         exception.AgentConnectionFailed, exception.AgentInProgress,

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from ironic_snapshot import arguments
 from ironic_snapshot import step_schema
 from ironic_snapshot.conf import CONF
 
@@ -105,10 +106,14 @@ def requested(node: Any) -> list[RestoreArguments]:
 
 
 def _before(args: dict[str, Any]) -> dict[str, Any] | None:
-    """What the step ``snapshot`` would be given."""
+    """What the step ``snapshot`` would be given.
+
+    It is there to be gone back to, and no image is made of it.
+    """
     asked = args.get('before_restore', False)
     if asked is False:
         return None
     shared = {name: args[name] for name in ('bandwidth_limit', 'io_priority')
               if name in args}
-    return {**shared, **({} if asked is True else {'name': asked})}
+    return {'destination': arguments.SWIFT, **shared,
+            **({} if asked is True else {'name': asked})}

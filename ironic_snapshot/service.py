@@ -24,9 +24,11 @@ from ironic_snapshot import exchange
 from ironic_snapshot import leases
 from ironic_snapshot import parent as parents
 from ironic_snapshot import power
+from ironic_snapshot import publication
 from ironic_snapshot import restore_arguments
 from ironic_snapshot import restore_record
 from ironic_snapshot import source
+from ironic_snapshot import stream
 from ironic_snapshot.targets import swift
 from ironic_snapshot.conf import CONF
 from ironic_snapshot_core import commit
@@ -58,6 +60,7 @@ def check(task) -> list[arguments.SnapshotArguments]:
         kind of node, a parent that does not do, or a disk that is half
         restored.
     :raises: StoreError when Swift does not let us in.
+    :raises: ImageError when Glance does not, or an image does not do.
     """
     steps = arguments.requested(task.node)
     if steps:
@@ -69,9 +72,10 @@ def check(task) -> list[arguments.SnapshotArguments]:
                 and not restore_arguments.SCHEMA.requested(task.node)):
             raise arguments.SCHEMA.refusal(
                 restore_record.explain_hold(task.node))
-        target = swift.for_node(task.node)
-        target.ensure()
-        _check_parents(task.node, target, steps)
+        stream.check(task, [
+            asked for asked in steps if stream.is_asked(asked)])
+        _check_stored(task, [
+            asked for asked in steps if not stream.is_asked(asked)])
     return steps
 
 
@@ -97,35 +101,37 @@ def start(task, args: dict[str, Any]) -> exchange.Slice:
     node = task.node
     asked = arguments.parse(args)
     before = attempt.load(node) or attempt.Attempt(attempt.PREPARING)
-    target = swift.for_node(node)
+    streams = stream.is_asked(asked)
+    target = None if streams else swift.for_node(node)
     lineage = attempt.lineage(node)
     now = exchange.now()
     this = attempt.Attempt(
         attempt.PREPARING,
         snapshot=str(uuid.uuid4()),
         name=asked.name or f'{node.name or node.uuid} {now}',
-        container=target.container,
+        container='' if streams else target.container,
         generation=lineage.generation,
         started_at=now,
         shutdown=before.shutdown,
         sequence=attempt.next_sequence(node),
         tries=1,
         step_index=node.driver_internal_info.get('service_step_index'),
-        options=_options(asked),
-        handled=before.handled)
+        options=(stream.options(_options(asked)) if streams
+                 else _options(asked)),
+        handled=before.handled,
+        publication=publication.plan(node, asked))
     # Whatever happens, somebody will end the lease.
     this.save(node)
-    first = _begin(node, this, target, lineage, asked)
+    first = (stream.begin(node, this) if streams
+             else _begin(node, this, target, lineage, asked))
     this = first.record
     # Before the agent hears of it: whatever happens, somebody will end it.
     dataclasses.replace(
         this, progress=attempt.CaptureProgress(moved_at=now)).save(node)
-    parent = parents.Parent.of(this.options)
     LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s begins: '
              '%(kind)s',
              {'snapshot': this.snapshot, 'name': this.name,
-              'node': node.uuid,
-              'kind': parents.describe(parent.id, parent.full_reason)})
+              'node': node.uuid, 'kind': _kind(this)})
     return first
 
 
@@ -144,6 +150,8 @@ def proceed(task, lost: bool = False) -> exchange.Slice:
     this = attempt.load(node)
     if lost and this.progress.asked_at:
         this = _count_loss(node, this)
+    if stream.is_streaming(this):
+        return stream.proceed(this)
     return _slice(this, swift.named(this.container),
                   layout.Lineage(node.uuid, this.generation))
 
@@ -187,9 +195,23 @@ def close(node, status: str, reason: str = '', ended: bool = False) -> None:
     this = attempt.load(node)
     if this is None or not this.open:
         return
-    if this.snapshot:
+    if stream.is_streaming(this):
+        stream.close(node, this, reason)
+    elif this.snapshot:
         leases.end(this, node, this.snapshot)
     this.ended(status, reason=reason).save(node)
+
+
+def _check_stored(task, steps: list[arguments.SnapshotArguments]) -> None:
+    """Check what ends in Swift.
+
+    :param steps: those that do.
+    """
+    if steps:
+        target = swift.for_node(task.node)
+        target.ensure()
+        _check_parents(task.node, target, steps)
+        publication.check(task, target, steps)
 
 
 def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
@@ -210,6 +232,14 @@ def _options(asked: arguments.SnapshotArguments) -> dict[str, Any]:
         'io_priority': asked.io_priority,
         'slice_seconds': CONF.snapshot.slice_interval,
     }
+
+
+def _kind(this: attempt.Attempt) -> str:
+    """What it will be, for people."""
+    if stream.is_streaming(this):
+        return f'image {this.publication["image_id"]}, without Swift'
+    parent = parents.Parent.of(this.options)
+    return parents.describe(parent.id, parent.full_reason)
 
 
 def _check_parents(node, target: swift.SwiftTarget,
@@ -296,6 +326,11 @@ def _count_loss(node, this: attempt.Attempt) -> attempt.Attempt:
 @METRICS.timer('snapshot.finish')
 def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
     """Commit what the agent has captured; the record is not yet saved."""
+    if stream.is_streaming(this):
+        this.ended(attempt.COMMITTED, progress=attempt.CaptureProgress(),
+                   options={}, publication={}, result=stream.finish(
+                       node, this, result, _facts(node, this, ''))).note(node)
+        return
     lineage = layout.Lineage(node.uuid, this.generation)
     report = _report(result)
     store = swift.named(this.container).store
@@ -309,6 +344,10 @@ def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
         full_reason=this.options.get('full_reason')),
         CONF.snapshot.manifest_key.encode(), CONF.snapshot.sweep_workers,
         exchange.CLOCK)
+    published = {}
+    if this.publication:
+        published['image_id'] = publication.begin(
+            node, this.publication, this.container, manifest)
     with contextlib.suppress(errors.Error):
         # A lease that stays behind expires; the snapshot is what counts.
         lease.delete(store, lineage, this.snapshot)
@@ -316,8 +355,9 @@ def _finish(node, this: attempt.Attempt, result: dict[str, Any]) -> None:
     # What comes next builds upon this one.
     attempt.set_restored(node, None)
     this.ended(attempt.COMMITTED, progress=attempt.CaptureProgress(),
-               options={}, result=_figures(
-                   manifest, result.get('seconds'))).note(node)
+               options={}, publication={}, result={
+                   **_figures(manifest, result.get('seconds')),
+                   **published}).note(node)
     LOG.info('Snapshot %(snapshot)s "%(name)s" of node %(node)s is committed: '
              '%(kind)s, %(virtual)d bytes of disk, %(stored)d bytes stored',
              {'snapshot': this.snapshot, 'name': this.name,

@@ -30,6 +30,13 @@ def packs(manifest: manifests.Manifest) -> list[base.Segment]:
             for pack in manifest.packs]
 
 
+def image_segments(manifest: manifests.Manifest) -> list[base.Segment]:
+    """Give what the image of a snapshot is joined of, in its order."""
+    head = manifest.head
+    return [base.Segment(head.name, head.size, head.etag),
+            *(pack for pack in packs(manifest) if pack.used)]
+
+
 def documents(lineage: layout.Lineage,
               record: manifests.CaptureReport | manifests.Manifest
               ) -> list[base.Segment]:

@@ -154,6 +154,16 @@ def sign(key: str, method: str, path: str, expires: int, prefix: str,
     return hmac.new(key.encode(), message.encode(), algorithm).hexdigest()
 
 
+def sign_object(key: str, method: str, path: str, expires: int,
+                algorithm: str = DEFAULT_ALGORITHM) -> str:
+    """Sign one object the way Swift's tempurl middleware does.
+
+    :param path: of the object in the URL, for example ``/v1/AUTH_a/c/o``.
+    """
+    return hmac.new(key.encode(), f'{method}\n{expires}\n{path}'.encode(),
+                    algorithm).hexdigest()
+
+
 def validate_container_url(url: typing.Any) -> str:
     """Return the URL if it is one of a container and of nothing more.
 

@@ -10,6 +10,9 @@
     v1/<node>/<generation>/snapshots/<snapshot>/disk.qcow2
     v1/<node>/<generation>/leases/<snapshot or restore>
     v1/<node>/<generation>/restores/<restore>
+    v1/<node>/<generation>/images/<image>/record
+    v1/<node>/<generation>/images/<image>/disk.qcow2
+    v1/<node>/<generation>/images/<image>/link-000001
     v1/condemned
 
 The agent may write below ``attempts/`` only; the rest is the conductor's.
@@ -50,6 +53,10 @@ ATTEMPTS = 'attempts'
 SNAPSHOTS = 'snapshots'
 LEASES = 'leases'
 RESTORES = 'restores'
+IMAGES = 'images'
+
+#: What is remembered of an image in Glance.
+RECORD = 'record'
 
 #: The document that says what prune will delete.
 CONDEMNED = f'{VERSION}/condemned'
@@ -117,6 +124,29 @@ def restore_name(lineage: Lineage, operation: str) -> str:
     return f'{lineage.prefix}{RESTORES}/{validate_uuid(operation)}'
 
 
+def published_prefix(lineage: Lineage, image: str) -> str:
+    """Give what the names of all that an image in Glance needs begin with."""
+    return f'{lineage.prefix}{IMAGES}/{validate_uuid(image)}/'
+
+
+def record_name(lineage: Lineage, image: str) -> str:
+    """Name the document that tells of an image in Glance."""
+    return f'{published_prefix(lineage, image)}{RECORD}'
+
+
+def published_name(lineage: Lineage, image: str) -> str:
+    """Name the object that an image in Glance reads, if it was linked."""
+    return f'{published_prefix(lineage, image)}{IMAGE}'
+
+
+def link_name(lineage: Lineage, image: str, number: int) -> str:
+    """Name a link of an image in Glance.
+
+    :param number: counted from 1.
+    """
+    return f'{published_prefix(lineage, image)}link-{number:06d}'
+
+
 def pack_name(number: int) -> str:
     """Name a pack inside its attempt.
 
@@ -157,9 +187,10 @@ def parse_pack_name(name: str) -> int:
 class Place:
     """Where in its lineage an object is.
 
-    :param folder: one of :data:`ATTEMPTS`, :data:`LEASES`,
+    :param folder: one of :data:`ATTEMPTS`, :data:`IMAGES`, :data:`LEASES`,
         :data:`RESTORES` and :data:`SNAPSHOTS`.
-    :param snapshot: whose object it is; or the id of a restore.
+    :param snapshot: whose object it is; or the id of a restore, or of an
+        image.
     :param rest: of its name; empty for a lease or a restore.
     """
 
@@ -176,7 +207,8 @@ def parse(name: str) -> Place:
     """
     version, *parts = name.split('/', 5)
     if (version != VERSION or len(parts) < 4
-            or parts[2] not in (ATTEMPTS, LEASES, RESTORES, SNAPSHOTS)
+            or parts[2] not in (
+                ATTEMPTS, IMAGES, LEASES, RESTORES, SNAPSHOTS)
             or (parts[2] in (LEASES, RESTORES)) is not (len(parts) == 4)):
         raise errors.InvalidName(name, 'it is in no lineage')
     node, generation, folder, snapshot, *rest = parts

@@ -3,9 +3,10 @@
 
 Deleting a snapshot takes its manifest away, and its image; packs that others
 need as well stay. What nobody needs is *garbage*, and so is what captures
-have left that came to nothing. A prune *condemns* garbage that it sees for
-the first time, and deletes what has been condemned for a while and is still
-garbage. Why that is safe beside captures and commits stands in
+have left that came to nothing; but not what an image in Glance is linked to
+(:mod:`ironic_snapshot_core.published`). A prune *condemns* garbage that it
+sees for the first time, and deletes what has been condemned for a while and
+is still garbage. Why that is safe beside captures and commits stands in
 :mod:`ironic_snapshot_core.commit`.
 
 It never guesses: while there is a manifest that cannot be read, or a capture
@@ -24,6 +25,7 @@ from ironic_snapshot_core import errors
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import lease as leases
 from ironic_snapshot_core import manifest as manifests
+from ironic_snapshot_core import published
 from ironic_snapshot_core.manifest import Manifest
 from ironic_snapshot_core.store import base
 from ironic_snapshot_core.store.base import Store
@@ -226,7 +228,7 @@ def _mark(store: Store, mac_key: bytes | None, now: float,
     """
     found = _list(store)
     keys = {(place.lineage, place.snapshot): None for place, _ in found
-            if place.folder != layout.RESTORES}
+            if place.folder not in (layout.RESTORES, layout.IMAGES)}
     listed = {(place.lineage, place.snapshot) for place, _ in found
               if place.folder == layout.SNAPSHOTS
               and place.rest == layout.MANIFEST}
@@ -238,6 +240,12 @@ def _mark(store: Store, mac_key: bytes | None, now: float,
             lambda key: leases.get(store, *key))
         if lease is not None}
     committed, needed, held = _needed(store, mac_key, keys, pool)
+    linked, unreadable = _linked(store, mac_key, {
+        (place.lineage, place.snapshot): None for place, _ in found
+        if place.folder == layout.IMAGES}, committed, pool)
+    for record in linked.values():
+        needed.update(record.objects)
+    held += unreadable
     live = {key for key, lease in known.items()
             if key not in committed and not lease.expired(now)}
     ids = {snapshot for _, snapshot in committed}
@@ -251,8 +259,9 @@ def _mark(store: Store, mac_key: bytes | None, now: float,
     kept = 0
     for place, info in found:
         key = (place.lineage, place.snapshot)
-        if info.name in needed or not _may_be_garbage(
-                place, key in committed, place.lineage in inhabited):
+        if (info.name in needed or key in linked
+                or not _may_be_garbage(
+                    place, key in committed, place.lineage in inhabited)):
             continue
         if key in known and not known[key].expired(now):
             kept += 1
@@ -294,6 +303,45 @@ def _needed(store: Store, mac_key: bytes | None, keys: typing.Iterable[_Key],
     return committed, needed, held
 
 
+def _linked(store: Store, mac_key: bytes | None,
+            keys: typing.Iterable[_Key], committed: typing.Container[_Key],
+            pool: futures.ThreadPoolExecutor
+            ) -> tuple[dict[_Key, published.Record], list[str]]:
+    """Give the images that there are, and what holds.
+
+    :param keys: of all that may be.
+    :param committed: the snapshots that exist.
+    """
+    found = {}
+    held = []
+    for key, record in _each(pool, keys, lambda key: _record(
+            store, mac_key, *key)):
+        if isinstance(record, str):
+            held.append(f'Image {key[1]} may need anything: {record}')
+        elif record is not None and (
+                # A copy needs nothing, and is known as long as its snapshot.
+                record.objects
+                or (record.lineage, record.snapshot) in committed):
+            found[key] = record
+    return found, held
+
+
+def _record(store: Store, mac_key: bytes | None, lineage: layout.Lineage,
+            image: str) -> published.Record | str | None:
+    """Read what an image needs; give a sentence if that is damaged.
+
+    :returns: None if there is no such image any more.
+    """
+    there = _exists(store, layout.published_name(lineage, image))
+    try:
+        record = published.get(store, lineage, image, mac_key)
+    except errors.ObjectMissing:
+        return ('its record is missing.' if there else None)
+    except catalogue.UNUSABLE as e:
+        return str(e) if there else None
+    return record if there or not record.objects else None
+
+
 def _manifest(store: Store, mac_key: bytes | None, lineage: layout.Lineage,
               snapshot: str) -> Manifest | str | None:
     """Read a manifest; give a sentence if it is damaged."""
@@ -312,7 +360,7 @@ def _may_be_garbage(place: layout.Place, committed: bool,
     :param committed: the snapshot, if it is one's, exists.
     :param inhabited: the lineage has a snapshot, or one is under way.
     """
-    if place.folder == layout.ATTEMPTS:
+    if place.folder in (layout.ATTEMPTS, layout.IMAGES):
         return True
     if place.folder == layout.RESTORES:
         return not inhabited

@@ -14,7 +14,9 @@ from ironic.common import keystone
 
 from ironic_snapshot import conf
 from ironic_snapshot.conf import CONF
+from ironic_snapshot_core import errors
 from ironic_snapshot_core import grant
+from ironic_snapshot_core.store import swift_links
 from ironic_snapshot_core.store.auth import TokenAuth
 from ironic_snapshot_core.store.base import Store
 from ironic_snapshot_core.store.retry import retry
@@ -22,6 +24,7 @@ from ironic_snapshot_core.store.retry import RetryingStore
 from ironic_snapshot_core.store.retry import RetryPolicy
 from ironic_snapshot_core.store.swift import SwiftStore
 from ironic_snapshot_core.store.swift_container import ensure_container
+from ironic_snapshot_core.store.swift_links import SwiftLinks
 
 # The node is locked while the conductor talks to Swift, so it gives up sooner
 # than the ramdisk.
@@ -68,6 +71,42 @@ class SwiftTarget:
         return grant.mint(self._ramdisk_url(), self.ensure(), expires,
                           permissions).to_dict()
 
+    def temporary_url(self, name: str, expires: int) -> str:
+        """A URL with which one object can be read, for Glance.
+
+        :param expires: seconds since the epoch.
+        :returns: it holds a signature: it goes to Glance and nowhere else.
+        """
+        endpoint = (CONF.snapshot.import_endpoint or _endpoint()).rstrip('/')
+        url = f'{endpoint}/{parse.quote(self.container)}/{name}'
+        query = parse.urlencode({
+            'temp_url_sig': grant.sign_object(
+                self.ensure(), 'GET', parse.urlsplit(url).path, expires),
+            'temp_url_expires': expires})
+        return f'{url}?{query}'
+
+    def links(self, container: str | None = None) -> SwiftLinks:
+        """What makes links in the container.
+
+        :param container: another one of the same account.
+        """
+        url = (self._url if container is None
+               else f'{_endpoint()}/{parse.quote(container)}')
+        return SwiftLinks(
+            url, self._auth, self._verify, _RETRIES,
+            pool_size=CONF.snapshot.sweep_workers)
+
+    def check_links(self) -> None:
+        """Refuse a Swift that has no links.
+
+        :raises NotSupported: it has none.
+        """
+        if not swift_links.offered(self._url, self._verify):
+            raise errors.NotSupported(
+                'link', self.container,
+                'this Swift has no static symlinks; use [snapshot]'
+                'glance_method "import"')
+
     def _ramdisk_url(self) -> str:
         endpoint = (CONF.snapshot.ramdisk_endpoint or _endpoint()).rstrip('/')
         return f'{endpoint}/{parse.quote(self.container)}'
@@ -110,11 +149,13 @@ def check_configuration() -> None:
             f'The ramdisk would reach Swift without TLS at {endpoint}: set '
             '[snapshot]ramdisk_endpoint to an https:// address, or '
             '[snapshot]require_https to false if the network may be trusted')
-    if parse.urlsplit(endpoint).path != parse.urlsplit(_endpoint()).path:
-        raise exception.InvalidParameterValue(
-            '[snapshot]ramdisk_endpoint must have the path of the Swift '
-            f'endpoint, {parse.urlsplit(_endpoint()).path}: temporary URLs '
-            'are signed with it')
+    path = parse.urlsplit(_endpoint()).path
+    for option in ('ramdisk_endpoint', 'import_endpoint'):
+        found = getattr(CONF.snapshot, option) or _endpoint()
+        if parse.urlsplit(found.rstrip('/')).path != path:
+            raise exception.InvalidParameterValue(
+                f'[snapshot]{option} must have the path of the Swift '
+                f'endpoint, {path}: temporary URLs are signed with it')
 
 
 @functools.cache

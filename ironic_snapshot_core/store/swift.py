@@ -213,29 +213,44 @@ class SwiftStore(base.Store):
     def _put_manifest(self, name: str,
                       segments: typing.Sequence[base.Segment]
                       ) -> base.ObjectInfo:
-        info = base.image_info(name, segments)
-        manifest = json.dumps([
-            {'path': f'/{self._container.name}/{segment.name}',
-             'etag': segment.etag, 'size_bytes': segment.size}
-            | ({} if segment.whole else {'range': segment.range})
-            for segment in segments])
-        # With many segments the answer takes long. The heartbeat keeps the
-        # connection alive; the true status is then in the body.
-        with self._container.send(Request(
-                'join', name, 'PUT', (201, 202, 400),
-                params={'multipart-manifest': 'put', 'heartbeat': 'on'},
-                headers={'Accept': 'application/json'},
-                data=manifest.encode())) as answer:
-            status = answer.status
-            etag = _etag(answer)
-            body = answer.read(MAX_ANSWER)
-        if status != 201:
-            etag = _check_joined(name, self._container.name, status, body)
-        if etag != info.etag:
-            raise errors.ObjectMismatch(
-                'join', name, 'the store confirmed another etag', status)
-        return info
+        return put_slo_manifest(
+            self._container, name, segments, self._container.name)
 
+
+def put_slo_manifest(container: swift_http.Container, name: str,
+                     segments: typing.Sequence[base.Segment],
+                     source: str) -> base.ObjectInfo:
+    """Write an SLO manifest, at most :data:`MAX_SEGMENTS` in it.
+
+    :param source: name of the container that the segments are in.
+    :raises ObjectMissing: a segment is missing.
+    :raises ObjectMismatch: a segment is another.
+    """
+    info = base.image_info(name, segments)
+    manifest = json.dumps([
+        {'path': f'/{source}/{segment.name}',
+         'etag': segment.etag, 'size_bytes': segment.size}
+        | ({} if segment.whole else {'range': segment.range})
+        for segment in segments])
+    # With many segments the answer takes long. The heartbeat keeps the
+    # connection alive; the true status is then in the body.
+    with container.send(Request(
+            'join', name, 'PUT', (201, 202, 400),
+            params={'multipart-manifest': 'put', 'heartbeat': 'on'},
+            headers={'Accept': 'application/json'},
+            data=manifest.encode())) as answer:
+        status = answer.status
+        etag = _etag(answer)
+        body = answer.read(MAX_ANSWER)
+    if status != 201:
+        etag = _check_joined(name, source, status, body)
+    if etag != info.etag:
+        raise errors.ObjectMismatch(
+            'join', name, 'the store confirmed another etag', status)
+    return info
+
+
+# Private
 
 def _check_joined(name: str, container: str, status: int,
                   body: bytes) -> str:

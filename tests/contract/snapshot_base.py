@@ -53,7 +53,7 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
         # No other test, also of another class, sees what is in it.
         self.container = '-'.join(self.id().rsplit('.', 3)[1:])[:120]
         self.config(container=self.container, require_https=False,
-                    auth_type='v1password', group='snapshot')
+                    group='snapshot')
         swift_target._session.cache_clear()
         self.addCleanup(swift_target._session.cache_clear)
         self.set_credentials()
@@ -70,17 +70,22 @@ class SnapshotTestCase(conductor_base.ConductorTestCase):
 
     def set_credentials(self):
         """What ironic.conf would have under [snapshot]."""
+        self.set_plugin('snapshot', 'v1password')
+        self.config(auth_url=self.swift.auth_url, username=self.swift.user,
+                    password=self.swift.key, group='snapshot')
+
+    def set_plugin(self, group, name):
+        """How to be let in, without values."""
         options = loading.get_auth_plugin_conf_options(
-            loading.get_plugin_loader('v1password'))
-        service.CONF.register_opts(options, group='snapshot')
+            loading.get_plugin_loader(name))
+        service.CONF.register_opts(options, group=group)
 
         def forget():
             # One of them is required: other tests have no value for it.
             service.CONF.reset()
-            service.CONF.unregister_opts(options, group='snapshot')
+            service.CONF.unregister_opts(options, group=group)
         self.addCleanup(forget)
-        self.config(auth_url=self.swift.auth_url, username=self.swift.user,
-                    password=self.swift.key, group='snapshot')
+        self.config(auth_type=name, group=group)
 
     def capture(self, args):
         """What the hardware manager does with the step."""

@@ -69,6 +69,22 @@ REFUSED = [
     ('parent: boolean', {'parent': False}, 'must be of type string'),
     ('parent: list', {'parent': [PARENT]}, 'must be of type string'),
     ('redundancy', {'redundancy': 3}, 'unknown argument'),
+    ('destination: unknown', {'destination': 's3'}, 'must be one of'),
+    ('destination: URL', {'destination': 'https://x/'}, 'must be one of'),
+    ('image: name', {'destination': 'glance', 'image_id': 'golden'},
+     'a UUID in lower case'),
+    ('image: newline', {'destination': 'glance', 'image_id': f'{PARENT}\n'},
+     'a UUID in lower case'),
+    ('image: in Swift', {'image_id': PARENT}, 'the destination is "swift"'),
+    ('visibility: public', {'destination': 'glance', 'visibility': 'public'},
+     'must be one of'),
+    ('visibility: in Swift', {'visibility': 'shared'},
+     'the destination is "swift"'),
+    ('visibility of another\'s', {
+        'destination': 'glance', 'image_id': PARENT, 'visibility': 'shared'},
+     'leave one of them out'),
+    ('project', {'destination': 'glance', 'project': PARENT},
+     'unknown argument'),
     ('shutdown: unknown', {'shutdown': 'maybe'}, 'must be one of'),
     ('shutdown: boolean', {'shutdown': False}, 'must be of type string'),
     ('grant', {'grant': {'secret': 'x'}}, 'unknown argument'),
@@ -102,7 +118,9 @@ def test_defaults():
             compression='zstd', compression_level=1, adaptive_level=False,
             all_blocks=False, skip_gaps=False, allow_bad_sectors=False,
             bandwidth_limit=0, io_priority='normal', parent='auto',
-            shutdown='soft')
+            shutdown='soft', destination='swift', image_id=None,
+            visibility='private')
+        assert not asked.publishes
 
 
 @pytest.fixture
@@ -130,6 +148,13 @@ def test_defaults_are_the_operator_s(configure):
     assert (asked.compression, asked.compression_level,
             asked.adaptive_level) == ('zlib', 9, False)
     assert asked.io_priority == 'low'
+
+
+def test_destination_is_the_operator_s(configure):
+    configure(destination='glance')
+    asked = arguments.parse({'image_id': PARENT})
+    assert (asked.publishes, asked.image_id) == (True, PARENT)
+    assert not arguments.parse({'destination': 'swift'}).publishes
 
 
 def test_auto_is_zstd_without_a_level():

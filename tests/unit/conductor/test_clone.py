@@ -10,7 +10,7 @@ ID = '0c8f1a52-6f0e-4c0b-9b52-3a1f52c1d7aa'
 
 
 def node(**fields):
-    return SimpleNamespace(instance_info=fields)
+    return SimpleNamespace(instance_info=fields, driver_internal_info={})
 
 
 @pytest.mark.parametrize('fields, requested', [
@@ -22,8 +22,18 @@ def node(**fields):
     # Whoever writes that wants a snapshot.
     ({'snapshot_nodes': ID}, True)])
 def test_requested(fields, requested):
-    assert clone.is_requested(
-        SimpleNamespace(instance_info=fields)) is requested
+    assert clone.is_requested(SimpleNamespace(
+        instance_info=fields, driver_internal_info={})) is requested
+
+
+def test_image_that_is_a_snapshot():
+    found = node(image_source='an image')
+    found.driver_internal_info['snapshot_image'] = {
+        'image': 'an image', 'snapshot': ID}
+    assert clone.parse(found) == clone.CloneRequest(ID, None, 'keep')
+    # Another one is asked for now.
+    found.instance_info['image_source'] = 'another image'
+    assert not clone.is_requested(found)
 
 
 @pytest.mark.parametrize('fields, found', [

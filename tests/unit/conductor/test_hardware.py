@@ -42,7 +42,8 @@ def test_step_is_declared(interface):
     assert set(step['argsinfo']) == {
         'name', 'description', 'cluster_size', 'compression',
         'compression_level', 'all_blocks', 'skip_gaps', 'allow_bad_sectors',
-        'bandwidth_limit', 'io_priority', 'parent', 'shutdown'}
+        'bandwidth_limit', 'io_priority', 'parent', 'shutdown',
+        'destination', 'image_id', 'visibility'}
 
 
 def test_ca_of_redfish_is_the_default():

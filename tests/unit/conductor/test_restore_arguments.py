@@ -52,7 +52,8 @@ def test_defaults():
 
 
 @pytest.mark.parametrize('asked, before', [
-    (False, None), (True, {}), ('safe', {'name': 'safe'})])
+    (False, None), (True, {'destination': 'swift'}),
+    ('safe', {'destination': 'swift', 'name': 'safe'})])
 def test_before(asked, before):
     assert arguments.parse(
         {**LEAST, 'before_restore': asked}).before == before
@@ -61,7 +62,8 @@ def test_before(asked, before):
 def test_before_is_limited_likewise():
     found = arguments.parse({**LEAST, 'before_restore': True,
                              'bandwidth_limit': 7, 'io_priority': 'idle'})
-    assert found.before == {'bandwidth_limit': 7, 'io_priority': 'idle'}
+    assert found.before == {'destination': 'swift', 'bandwidth_limit': 7,
+                            'io_priority': 'idle'}
 
 
 def test_the_operator_s_limit():

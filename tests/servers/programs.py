@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +21,11 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
 
 PR_SET_PDEATHSIG = 1
+
+#: The first and the last port that the kernel gives away by itself.
+LOCAL_PORTS = pathlib.Path('/proc/sys/net/ipv4/ip_local_port_range')
+#: Below are those of well-known services.
+FIRST_PORT = 10000
 
 
 class Programs:
@@ -126,7 +132,15 @@ def listens(port: int) -> bool:
 
 def free_ports(names: typing.Iterable[str],
                fixed: typing.Mapping[str, int]) -> dict[str, int]:
-    """Give each name a port: the fixed one, or one that is free now."""
+    """Give each name a port: the fixed one, or one that is free now.
+
+    None that the kernel gives to connections, or to whoever asks for any
+    port: a machine listens to its own only when it is switched on.
+
+    :raises RuntimeError: there are not so many.
+    """
+    end = int(LOCAL_PORTS.read_text().split()[0])
+    candidates = random.sample(range(FIRST_PORT, end), end - FIRST_PORT)
     ports = {}
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -135,8 +149,7 @@ def free_ports(names: typing.Iterable[str],
                 continue
             # Held until all are known, so that no port is given twice.
             held = stack.enter_context(socket.socket())
-            held.bind(('127.0.0.1', 0))
-            ports[name] = held.getsockname()[1]
+            ports[name] = _bind(held, candidates)
     return ports
 
 
@@ -161,6 +174,17 @@ def run_guarded(parent: int, command: list[str]) -> None:
     if os.getppid() != parent:
         sys.exit('the parent is gone already')
     os.execv(command[0], command)
+
+
+# Private
+
+def _bind(held: socket.socket, candidates: list[int]) -> int:
+    while candidates:
+        port = candidates.pop()
+        with contextlib.suppress(OSError):
+            held.bind(('127.0.0.1', port))
+            return port
+    raise RuntimeError('no port of the loopback is free')
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import time
@@ -23,11 +22,6 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 #: How much of a daemon's log is shown when it fails to start.
 LOG_TAIL_BYTES = 3000
-
-#: The first and the last port that the kernel gives away by itself.
-LOCAL_PORTS = pathlib.Path('/proc/sys/net/ipv4/ip_local_port_range')
-#: Below are those of well-known services.
-FIRST_PORT = 10000
 
 #: Runs a command with some paths replaced by others, for itself only:
 #: arguments are pairs of paths, '--', and the command. The process keeps its
@@ -101,46 +95,6 @@ def wait_until(condition: collections.abc.Callable[[], bool], what: str,
         time.sleep(POLL_S)
 
 
-<<<<<<< HEAD
-def answers(port: int) -> bool:
-    """Tell whether something listens on a port of the loopback."""
-    try:
-        socket.create_connection(('127.0.0.1', port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(names: collections.abc.Iterable[str]) -> dict[str, int]:
-    """Give each name a port of the loopback that is free now.
-
-    None that the kernel gives to connections, or to whoever asks for any
-    port: a machine listens to its own only when it is switched on.
-
-    :raises LabError: there are not so many.
-    """
-    end = int(LOCAL_PORTS.read_text().split()[0])
-    candidates = random.sample(range(FIRST_PORT, end), end - FIRST_PORT)
-    with contextlib.ExitStack() as stack:
-        ports = {}
-        for name in names:
-            # Held until all are known, so that no port is given twice.
-            held = stack.enter_context(socket.socket())
-            ports[name] = _bind(held, candidates)
-        return ports
-
-
-def _bind(held: socket.socket, candidates: list[int]) -> int:
-    while candidates:
-        port = candidates.pop()
-        with contextlib.suppress(OSError):
-            held.bind(('127.0.0.1', port))
-            return port
-    raise LabError('no port of the loopback is free')
-
-
-=======
->>>>>>> 339f371 (lab: Bring up Keystone and Glance, and everything under them)
 class Daemon:
     """A program that runs until it is stopped, perhaps by somebody else.
 

@@ -4,7 +4,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -102,22 +101,3 @@ def test_waiting_has_an_end():
     with pytest.raises(process.LabError, match='a miracle'):
         process.wait_until(lambda: False, 'a miracle', 0.3)
     assert time.monotonic() - before < 5
-
-
-class TestFreePorts:
-
-    def test_none_that_the_kernel_gives_away(self):
-        first = int(process.LOCAL_PORTS.read_text().split()[0])
-        ports = process.free_ports(map(str, range(50)))
-        assert len(set(ports.values())) == 50
-        assert all(process.FIRST_PORT <= each < first
-                   for each in ports.values())
-
-    def test_none_that_is_taken(self, tmp_path, monkeypatch):
-        limits = tmp_path / 'limits'
-        limits.write_text(f'{process.FIRST_PORT + 1}\t60999\n')
-        monkeypatch.setattr(process, 'LOCAL_PORTS', limits)
-        with socket.socket() as taken:
-            taken.bind(('127.0.0.1', process.FIRST_PORT))
-            with pytest.raises(process.LabError, match='no port'):
-                process.free_ports(['one'])

@@ -2,6 +2,7 @@
 """Programs of the real servers: they fail loudly, and leave with us."""
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -58,3 +59,22 @@ def test_they_end_with_a_killed_starter(tmp_path):
         assert not process.has_ended(server)
         os.kill(starter.pid, signal.SIGKILL)
     process.wait_until(lambda: process.has_ended(server), 'its end')
+
+
+class TestFreePorts:
+
+    def test_none_that_the_kernel_gives_away(self):
+        first = int(programs.LOCAL_PORTS.read_text().split()[0])
+        ports = programs.free_ports(map(str, range(50)), {})
+        assert len(set(ports.values())) == 50
+        assert all(programs.FIRST_PORT <= each < first
+                   for each in ports.values())
+
+    def test_none_that_is_taken(self, tmp_path, monkeypatch):
+        limits = tmp_path / 'limits'
+        limits.write_text(f'{programs.FIRST_PORT + 1}\t60999\n')
+        monkeypatch.setattr(programs, 'LOCAL_PORTS', limits)
+        with socket.socket() as taken:
+            taken.bind(('127.0.0.1', programs.FIRST_PORT))
+            with pytest.raises(RuntimeError, match='no port'):
+                programs.free_ports(['one'], {})

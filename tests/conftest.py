@@ -5,6 +5,7 @@ import os
 
 import hypothesis
 from oslo_service import backend
+from xdist.scheduler import loadscope
 
 # Once per process and before anything of Ironic is imported: whichever part
 # comes first would choose for all. The stack of Ironic 2025.1 has eventlet
@@ -19,3 +20,23 @@ hypothesis.settings.register_profile(
     'deep', max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(
     os.environ.get('HYPOTHESIS_PROFILE', 'deterministic'))
+
+# With a lab, which boots machines that share some state.
+OF_LAB = ('glance', 'snapshot', 'restore', 'secrets')
+
+
+class Scheduling(loadscope.LoadScopeScheduling):
+    """Where processes share the tests, what belongs together stays so."""
+
+    def _split_scope(self, nodeid):
+        path = nodeid.partition('::')[0]
+        if path.startswith('tests/unit/'):
+            return path
+        if path in [f'tests/functional/test_{name}.py' for name in OF_LAB]:
+            return 'lab'
+        # Loop devices do not take being looked at by another process.
+        return 'rest'
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)

@@ -20,16 +20,8 @@ from tests.functional.lab import report
 # through all that the others have left behind. They come after all others.
 ORDER = ('test_snapshot', 'test_restore', 'test_secrets')
 
-# Fixtures that are one.
-LABS = {'lab', 'cloud_lab'}
-
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        # Where two processes test, one has the lab. All others are tested by
-        # the other one: loop devices do not take being looked at meanwhile.
-        item.add_marker(pytest.mark.xdist_group(
-            'lab' if LABS.intersection(item.fixturenames) else 'rest'))
     folder = pathlib.Path(__file__).parent
     late = [folder / f'{name}.py' for name in ORDER]
     # Stable: within a module the order stays.

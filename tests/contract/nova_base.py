@@ -1,29 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real Nova and real Ironic, each in a process of its own."""
-import json
-import os
-import subprocess
+"""Servers of a real Nova on the nodes of a real Ironic."""
 import sys
-import time
 import uuid
 
 import requests
 
 from tests.servers import programs
 from tests.servers.keystone import REPOSITORY
-
-TIMEOUT_S = 30.0
-
-
-def wait_for(look, wanted):
-    """Wait until something looks as wanted; return how it looks."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        found = look()
-        if wanted(found):
-            return found
-        assert time.monotonic() < deadline, f'still {found}'
-        time.sleep(0.02)
+from tests.servers.nova import TIMEOUT_S
+from tests.servers.nova import wait_for
 
 
 class BareMetal:
@@ -66,52 +51,6 @@ class BareMetal:
             lambda: self.say('show', node=node),
             lambda found: found['provision_state'] == state
             and not found['reservation'])
-
-
-class Nova:
-    """The compute API and the compute manager; see ``nova_process``.
-
-    :param log: path of its log, at level DEBUG.
-    """
-
-    def __init__(self, log, ironic_url, glance_url):
-        guard = [sys.executable, programs.__file__, str(os.getpid())]
-        with open(log, 'wb') as file:
-            self._process = subprocess.Popen(
-                [*guard, sys.executable, '-W', 'ignore', '-m',
-                 'tests.contract.nova_process', ironic_url, glance_url],
-                cwd=REPOSITORY, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=file, text=True,
-                env={**os.environ, 'OS_STDOUT_CAPTURE': '0',
-                     'OS_STDERR_CAPTURE': '0',
-                     # Native threads, as Nova is to have them from now on.
-                     'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
-        assert self._answer() == 'ready'
-
-    def stop(self):
-        self._process.stdin.close()
-        try:
-            self._process.wait(programs.STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-    def say(self, method, **arguments):
-        """Ask for something; see ``nova_process.Compute``."""
-        self._process.stdin.write(json.dumps([method, arguments]) + '\n')
-        self._process.stdin.flush()
-        return self._answer()
-
-    def wait(self, server, task_state):
-        """Wait until a server is in a task state."""
-        return wait_for(lambda: self.say('show', server=server),
-                        lambda found: found['task_state'] == task_state)
-
-    def _answer(self):
-        answer, error = json.loads(self._process.stdout.readline())
-        assert error is None, error
-        return answer
 
 
 class Machine:

@@ -37,6 +37,8 @@ class Image:
             'id': self.id, 'name': 'streamed', 'disk_format': 'qcow2',
             'container_format': 'bare',
             'owner': cloud.project_id('alpha')})
+        self._issuer = upload_credential.Issuer(
+            self._session, self._session.auth, self._url, False)
 
     @property
     def _url(self):
@@ -44,9 +46,11 @@ class Image:
 
     def issue(self):
         """Make a token that is good for this image."""
-        return upload_credential.Issuer(
-            self._session, self._session.auth, self._url, False).issue(
-                self.id, 600)
+        return self._issuer.issue(self.id, 600)
+
+    def revoke(self):
+        """Take back what was issued."""
+        self._issuer.revoke(self.id)
 
     def grant(self, secret=''):
         return upload_grant.UploadGrant(
@@ -58,7 +62,9 @@ class Image:
 
 @pytest.fixture
 def image(cloud):
-    return Image(cloud)
+    found = Image(cloud)
+    yield found
+    found.revoke()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 """Create image, create backup and delete of Nova on bare metal.
 
 Nova's compute API and manager, Ironic's API and conductor, Glance, Keystone
-and Swift are real; see :mod:`tests.contract.nova_process` and
+and Swift are real; see :mod:`tests.servers.nova_process` and
 :mod:`tests.contract.ironic_process` for what is not.
 """
 import functools
@@ -14,6 +14,7 @@ import tempfile
 import pytest
 
 from tests.contract import nova_base
+from tests.servers import nova as nova_server
 from tests.servers.faulty_http import FaultyProxy
 
 
@@ -38,8 +39,8 @@ def glance_proxy(cloud):
 
 @pytest.fixture(scope='module')
 def started_nova(tmp_path_factory, ironic_proxy, glance_proxy):
-    server = nova_base.Nova(tmp_path_factory.mktemp('nova') / 'log',
-                            ironic_proxy.url, glance_proxy.url)
+    server = nova_server.Nova(tmp_path_factory.mktemp('nova') / 'log',
+                              ironic_proxy.url, glance_proxy.url)
     yield server
     server.stop()
 
@@ -57,10 +58,7 @@ def users(cloud):
     """Nova's context of each user."""
     found = {}
     for name in ('alice', 'bob', 'admin'):
-        session = cloud.session(name)
-        found[name] = {'id': session.get_user_id(),
-                       'project': session.get_project_id(),
-                       'token': session.get_token(),
+        found[name] = {**nova_server.context_of(cloud.session(name)),
                        'admin': name == 'admin'}
     return found
 
@@ -143,7 +141,7 @@ def test_create_image(cloud, ironic, machine):
     machine.nova.wait(machine.server, 'image_uploading')
     machine.finish()
     upload(cloud, image)
-    nova_base.wait_for(machine.state, lambda state: state == 'servicing')
+    nova_server.wait_for(machine.state, lambda state: state == 'servicing')
     ironic.say('release_way_back')
     ironic.wait(machine.node, 'active')
     # The machine is back, and the image is not verified yet.
@@ -235,7 +233,7 @@ def test_refusal_deletes_the_image_and_leaves_the_node_alone(
     happen(ironic, machine)
     image = machine.nova.say(
         'create_image', server=machine.server, user=machine.user)
-    found = nova_base.wait_for(machine.show, lambda found: found['fault'])
+    found = nova_server.wait_for(machine.show, lambda found: found['fault'])
     assert why in found['fault']
     machine.wait_idle()
     assert find_image(cloud, 'alice', image) is None
@@ -250,7 +248,7 @@ def test_step_that_ironic_does_not_take(cloud, ironic_proxy, machine, status,
     ironic_proxy.rule(method='PUT', match='/states/provision', status=status)
     image = machine.nova.say(
         'create_image', server=machine.server, user=machine.user)
-    found = nova_base.wait_for(machine.show, lambda found: found['fault'])
+    found = nova_server.wait_for(machine.show, lambda found: found['fault'])
     assert f'Ironic says "{why}"' in found['fault']
     assert machine.state() == 'active'
     assert find_image(cloud, 'alice', image) is None
@@ -268,7 +266,7 @@ def test_old_ironic(cloud, ironic_proxy, machine):
     try:
         image = machine.nova.say(
             'create_image', server=machine.server, user=machine.user)
-        found = nova_base.wait_for(
+        found = nova_server.wait_for(
             machine.show, lambda found: found['fault'])
     finally:
         machine.nova.say('reconnect')
@@ -290,7 +288,7 @@ def test_service_away_for_a_while(cloud, ironic_proxy, glance_proxy, machine,
     image = machine.create_image()
     proxy = {'ironic': ironic_proxy, 'glance': glance_proxy}[service]
     rule = proxy.rule(method='GET', match='/v[12]/', status=503, times=None)
-    nova_base.wait_for(lambda: rule.seen, lambda seen: seen > 5)
+    nova_server.wait_for(lambda: rule.seen, lambda seen: seen > 5)
     assert machine.show()['task_state'] == 'image_pending_upload'
     proxy.clear()
     assert complete(cloud, machine, image)['fault'] is None
@@ -329,12 +327,12 @@ def test_delete_of_the_server(cloud, ironic, machine):
     ironic.say('hold_way_back')
     machine.nova.say('delete', server=machine.server, user=machine.user)
     # Its own system boots first: the network of the ramdisk goes.
-    nova_base.wait_for(
+    nova_server.wait_for(
         lambda: ironic.say('show', node=machine.node),
         lambda found: found['provision_state'] == 'active')
     ironic.say('release_way_back')
     ironic.wait(machine.node, 'available')
-    nova_base.wait_for(
+    nova_server.wait_for(
         lambda: find_image(cloud, 'alice', image), lambda found: not found)
 
 
@@ -344,7 +342,7 @@ def test_power_sync_leaves_the_way_back_alone(ironic, machine):
     machine.nova.say('sync_power', server=machine.server)
     ironic.say('hold_way_back')
     ironic.provision(machine.node, 'abort')
-    nova_base.wait_for(
+    nova_server.wait_for(
         lambda: ironic.say('show', node=machine.node),
         lambda found: found['power_state'] == 'power off')
     assert machine.state() == 'active'
@@ -360,7 +358,7 @@ def test_power_sync_leaves_the_way_back_alone(ironic, machine):
 def test_power_sync_stops_a_server_that_is_off(ironic, machine):
     ironic.say('change', node=machine.node, power_state='power off')
     machine.nova.say('sync_power', server=machine.server)
-    nova_base.wait_for(
+    nova_server.wait_for(
         machine.show, lambda found: found['vm_state'] == 'stopped')
 
 
@@ -378,7 +376,7 @@ def test_restart_of_nova_during_a_capture(cloud, ironic, machine):
 def test_stopped_server_stays_stopped(cloud, ironic, make_machine):
     machine = make_machine(on=False)
     complete(cloud, machine, machine.create_image())
-    found = nova_base.wait_for(
+    found = nova_server.wait_for(
         lambda: ironic.say('show', node=machine.node),
         lambda found: found['power_state'] == 'power off')
     machine.nova.say('sync_power', server=machine.server)
@@ -426,7 +424,7 @@ def test_backups_rotate(cloud, machine):
         # Nova says "raw" here: what the server was made from.
         assert found['disk_format'] == 'qcow2'
         assert complete(cloud, machine, images[-1])['fault'] is None
-    nova_base.wait_for(lambda: find_image(cloud, 'alice', images[0]),
+    nova_server.wait_for(lambda: find_image(cloud, 'alice', images[0]),
                        lambda found: found is None)
     for image in images[1:]:
         found = find_image(cloud, 'alice', image)
@@ -446,7 +444,7 @@ def test_captures_wait_for_a_thread_and_backups_are_refused(
     image = nova.say('backup', server=backed_up.server, user=backed_up.user)
     nova.wait(backed_up.server, 'image_pending_upload')
     nova.say('backup', server=refused.server, user=refused.user)
-    found = nova_base.wait_for(
+    found = nova_server.wait_for(
         refused.show, lambda found: found['fault'])
     assert 'max_concurrent_backups' in found['fault']
     assert refused.state() == 'active'

@@ -185,8 +185,8 @@ class BothMethods:
         self.assert_good(self.image())
         self.assertEqual(1, len([
             image for image in self.alice.images()
-            if image.to_dict()['properties'].get('ironic_snapshot_id')
-            == self.record.snapshot]))
+            if (image.to_dict()['properties'] or {}).get(
+                'ironic_snapshot_id') == self.record.snapshot]))
 
     def test_glance_that_is_away_for_a_while(self):
         self.take()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova's own compute API and compute manager, in a process of their own.
 
-    python -m tests.contract.nova_process IRONIC_URL GLANCE_URL
+    python -m tests.servers.nova_process
 
 Real: the compute API, the compute manager with our driver, the databases of
 Nova's own tests, the client of Glance and openstacksdk. Not there: the message
-bus between API and manager, Neutron and Placement. Takes one request of JSON
-per line, ``[method of Compute, arguments]``, and answers each with a line.
+bus between API and manager, Neutron and Placement. Takes one line of JSON that
+says where Ironic and Glance are, then one request per line, ``[method of
+Compute, arguments]``, and answers each with a line.
 
 Not in the process of the tests, for Ironic and Nova share names in one global
 configuration.
@@ -22,6 +23,7 @@ import threading
 import time
 from unittest import mock
 
+from keystoneauth1 import loading
 from nova.compute import api as compute_api
 from nova.compute import manager as compute_manager
 from nova.compute import vm_states
@@ -107,9 +109,10 @@ class MessageBus:
 class Compute(test.TestCase):
     """What a user and an operator do with Nova."""
 
-    def __init__(self, ironic_url, glance_url):
+    def __init__(self, ironic, glance, credentials):
         super().__init__('runTest')
-        self._urls = {'ironic': ironic_url, 'glance': glance_url}
+        self._urls = {'ironic': ironic, 'glance': glance}
+        self._credentials = credentials
 
     def runTest(self):
         raise AssertionError('this is no test')
@@ -118,10 +121,10 @@ class Compute(test.TestCase):
         super().setUp()
         self.flags(host=HOST, max_concurrent_snapshots=2,
                    max_concurrent_builds=2, service_down_time=86400)
-        self.flags(auth_type='none', group='ironic',
-                   endpoint_override=self._urls['ironic'],
+        self.flags(group='ironic', endpoint_override=self._urls['ironic'],
                    api_max_retries=30, api_retry_interval=0,
                    status_code_retries=1)
+        self._log_in()
         self.flags(group='glance', num_retries=0,
                    endpoint_override=self._urls['glance'])
         self.useFixture(nova_fixtures.NeutronFixture(self))
@@ -131,7 +134,8 @@ class Compute(test.TestCase):
         # Placement is not there; Ironic is.
         self.stub_out('openstack.proxy.Proxy.get_endpoint', _GET_ENDPOINT)
         self.driver = self.manager.driver
-        self.driver._clock = HurryingClock()
+        if not self._credentials:
+            self.driver._clock = HurryingClock()
         self.driver.init_host(HOST)
         self.manager.reportclient = mock.Mock()
         objects.Service(
@@ -141,6 +145,14 @@ class Compute(test.TestCase):
         self.api = compute_api.API()
         bus = MessageBus(self.manager)
         self.api.compute_rpcapi = self.manager.compute_api.compute_rpcapi = bus
+
+    def _log_in(self):
+        """Be somebody for Ironic, or nobody if it knows no users."""
+        auth_type = 'password' if self._credentials else 'none'
+        CONF.register_opts(loading.get_auth_plugin_conf_options(auth_type),
+                           group='ironic')
+        self.flags(group='ironic', auth_type=auth_type,
+                   **(self._credentials or {}))
 
     def _context(self, user):
         return nova_context.RequestContext(
@@ -232,7 +244,7 @@ class Compute(test.TestCase):
 def main():
     requests = sys.stdin
     answers, sys.stdout = sys.stdout, sys.stderr
-    nova = Compute(*sys.argv[1:])
+    nova = Compute(**json.loads(requests.readline()))
     nova.setUp()
     # The fixtures keep it to themselves.
     logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))

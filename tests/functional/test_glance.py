@@ -11,7 +11,6 @@ import pytest
 
 from tests.functional import canary
 from tests.functional.lab import process
-from tests.servers import nova as nova_server
 
 # The conductor makes an image raw, unless told not to, and then the ramdisk
 # fetches each byte of it: that takes minutes on two cores.
@@ -22,7 +21,6 @@ NOTE = 'written before the snapshot'
 STEPS = [{'interface': 'deploy', 'step': 'snapshot',
           'args': {'name': 'golden', 'destination': 'glance'}}]
 PUBLICATION_TIMEOUT_S = 300.0
-CAPTURE_TIMEOUT_S = 600.0
 
 
 def published(node):
@@ -111,37 +109,6 @@ def test_ironic_deploys_it(cloud_lab, golden, target, image):
     assert target.shell('cat /root/note').strip() == NOTE
     shown = target.show()['instance_info']
     assert shown['image_disk_format'] == image
-
-
-def test_nova_creates_an_image(cloud_lab, golden, tmp_path):
-    """Of a server on the node, by Nova's own code and our driver."""
-    node, cloud = cloud_lab.node(), cloud_lab.cloud
-    alice = cloud.session('alice')
-    user = nova_server.context_of(alice)
-    nova = nova_server.Nova(tmp_path / 'log', cloud_lab.ironic.url,
-                            cloud.glance.url, cloud.credentials('nova'))
-    try:
-        server = nova.say('create', node=node.uuid, user=user)
-        node.client.update_node(node.uuid, instance_id=server)
-        since = node.console.mark()
-        image = nova.say('create_image', server=server, user=user)
-        nova.wait(server, 'image_uploading', CAPTURE_TIMEOUT_S)
-        found = nova.wait(server, None, PUBLICATION_TIMEOUT_S)
-    finally:
-        nova.stop()
-    assert found == {'task_state': None, 'vm_state': 'active',
-                     'power_state': 1, 'fault': None}
-    assert node.show()['provision_state'] == 'active'
-    node.console.wait_up(since)
-    shown = cloud.connection('alice').image.get_image(image)
-    assert shown.status == 'active'
-    assert shown.owner_id == cloud.project_id('alpha')
-    assert shown.properties['image_type'] == 'snapshot'
-    assert shown.properties['ironic_snapshot_verified'] == 'hash'
-    # It is an incremental one; the image is complete all the same.
-    assert shown.properties['ironic_snapshot_parent'] == golden.properties[
-        'ironic_snapshot_id']
-    assert shown.size > golden.size / 2
 
 
 def test_no_secret_anywhere(cloud_lab, golden):

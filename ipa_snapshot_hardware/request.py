@@ -145,22 +145,20 @@ def parse(
     arguments.check_names(args, _REQUIRED, _OPTIONAL)
     lineage = arguments.lineage(args['lineage'])
     snapshot = layout.validate_uuid(arguments.text(args, 'snapshot'))
-    cluster_size = geometry.validate_cluster_size(
-        arguments.number(args, 'cluster_size', 1, geometry.MAX_CLUSTER_SIZE)
-    )
+    size = cluster_size(args)
     pack_size = arguments.number(
         args, 'pack_size', MIN_PACK_SIZE, MAX_PACK_SIZE
     )
-    if pack_size % cluster_size:
+    if pack_size % size:
         raise errors.InvalidValue(
-            'pack_size', pack_size, f'it is no multiple of {cluster_size}'
+            'pack_size', pack_size, f'it is no multiple of {size}'
         )
     parent = _parent(args.get('parent'))
     request = CaptureRequest(
         snapshot=snapshot,
         name=arguments.short_text(args, 'name', MAX_NAME),
         lineage=lineage,
-        cluster_size=cluster_size,
+        cluster_size=size,
         codec=codec(args),
         digest=digests.get_digest(arguments.text(args, 'digest')),
         pack_size=pack_size,
@@ -185,6 +183,16 @@ def parse(
         )
     arguments.check_permitted(grant, needed)
     return request
+
+
+def cluster_size(args: Mapping[str, object]) -> int:
+    """Give the cluster size in bytes that ``cluster_size`` asks for.
+
+    :raises InvalidValue: it is none.
+    """
+    return geometry.validate_cluster_size(
+        arguments.number(args, 'cluster_size', 1, geometry.MAX_CLUSTER_SIZE)
+    )
 
 
 def codec(args: Mapping[str, object]) -> codecs.Codec:

@@ -189,6 +189,8 @@ class _Stream:
         self._times = timing.Times(clock)
         self._hash = hashlib.new(wanted.hash)
         self._size = wanted.cluster_size
+        # Comparing a bytearray with a memoryview is a memcmp.
+        self._zero = bytearray(self._size)
         # Of the clusters of the second look, as they were sent.
         self._seen: dict[int, bytes] = {}
 
@@ -420,8 +422,6 @@ class _Stream:
         """Work on a batch; several threads do at a time."""
         size = self._size
         view = batch.view
-        # Comparing a bytearray with a memoryview is a memcmp.
-        zero = bytearray(size)
         compress = self._wanted.codec.compress
         plain = isinstance(self._wanted.codec, codecs.NoneCodec)
         lengths: list[int] = []
@@ -430,7 +430,7 @@ class _Stream:
             data = view[position * size : (position + 1) * size]
             if keep and cluster in self._chosen:
                 self._seen[cluster] = digests.DEFAULT_DIGEST.digest(data)
-            if not plain and zero == data:
+            if not plain and self._zero == data:
                 lengths.append(0)
                 continue
             blob = compress(data)

@@ -7,7 +7,6 @@ from collections.abc import MutableMapping
 from typing import ClassVar
 
 from ironic_snapshot_core import codec as codecs
-from ironic_snapshot_core import geometry
 from ironic_snapshot_core import layout
 from ironic_snapshot_core import upload_grant
 from ipa_snapshot_hardware import arguments
@@ -102,11 +101,7 @@ def parse(
     return StreamRequest(
         snapshot=layout.validate_uuid(arguments.text(args, 'snapshot')),
         image=grant.image,
-        cluster_size=geometry.validate_cluster_size(
-            arguments.number(
-                args, 'cluster_size', 1, geometry.MAX_CLUSTER_SIZE
-            )
-        ),
+        cluster_size=request.cluster_size(args),
         codec=request.codec(args),
         hash=arguments.choice(args, 'hash', HASHES),
         workers=arguments.workers(args),

@@ -150,8 +150,8 @@ def sign(key: str, method: str, path: str, expires: int, prefix: str,
 
     :param path: of the container in the URL, for example ``/v1/AUTH_a/c``.
     """
-    message = f'{method}\n{expires}\nprefix:{path}/{prefix}'
-    return hmac.new(key.encode(), message.encode(), algorithm).hexdigest()
+    return sign_object(
+        key, method, f'prefix:{path}/{prefix}', expires, algorithm)
 
 
 def sign_object(key: str, method: str, path: str, expires: int,

@@ -7,7 +7,6 @@ import json
 import pathlib
 import signal
 import subprocess
-import time
 import uuid
 
 import pytest
@@ -22,6 +21,7 @@ from ironic_snapshot_core.store import directory
 from tests import disks
 from tests.contract import cli
 from tests.servers import keystone
+from tests.servers import nova
 from tests.servers.faulty_http import FaultyProxy
 from tests.servers.glance import GlanceServer
 
@@ -424,7 +424,7 @@ class TestGlanceOnTheWay:
         rule = proxy.rule(method='PUT', match=self.FILE, delay_s=2)
         before = {each.id for each in images.images()}
         process = start('publish', example, 'golden', env=proxied)
-        wait_for(lambda: rule.seen)
+        nova.wait_for(lambda: rule.seen, bool)
         (id,) = {each.id for each in images.images()} - before
         images.delete(f'/images/{id}')
         _, error = process.communicate(timeout=60)
@@ -515,13 +515,6 @@ def start(*args, **options):
     )  # fmt: skip
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 class TestInterrupted:
     @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
     def test_in_the_middle(
@@ -532,7 +525,7 @@ class TestInterrupted:
             method='PUT', match=TestGlanceOnTheWay.FILE, delay_s=20
         )
         process = start('publish', example, 'golden', env=proxied)
-        wait_for(lambda: rule.seen)
+        nova.wait_for(lambda: rule.seen, bool)
         process.send_signal(number)
         out, error = process.communicate(timeout=15)
         assert process.returncode == 130

@@ -13,9 +13,9 @@ TIMEOUT_S = 30.0
 POLL_S = 0.02
 
 
-def wait_for(look, wanted, timeout=TIMEOUT_S):
+def wait_for(look, wanted):
     """Wait until something looks as wanted; return how it looks."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         found = look()
         if wanted(found):
@@ -28,11 +28,9 @@ class Nova:
     """The compute API and the compute manager; see ``nova_process``.
 
     :param log: path of its log, at level DEBUG.
-    :param credentials: of Nova's user in Keystone, for Ironic; None: Ironic
-        has no users, and hours of our driver pass in seconds.
     """
 
-    def __init__(self, log, ironic_url, glance_url, credentials=None):
+    def __init__(self, log, ironic_url, glance_url):
         guard = [sys.executable, programs.__file__, str(os.getpid())]
         with open(log, 'wb') as file:
             self._process = subprocess.Popen(
@@ -44,9 +42,8 @@ class Nova:
                      'OS_STDERR_CAPTURE': '0',
                      # Native threads, as Nova is to have them from now on.
                      'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
-        # Not as arguments, which everybody sees.
-        assert self._ask({'ironic': ironic_url, 'glance': glance_url,
-                          'credentials': credentials}) == 'ready'
+        assert self._ask({'ironic': ironic_url,
+                          'glance': glance_url}) == 'ready'
 
     def stop(self):
         self._process.stdin.close()
@@ -61,11 +58,10 @@ class Nova:
         """Ask for something; see ``nova_process.Compute``."""
         return self._ask([method, arguments])
 
-    def wait(self, server, task_state, timeout=TIMEOUT_S):
+    def wait(self, server, task_state):
         """Wait until a server is in a task state."""
         return wait_for(lambda: self.say('show', server=server),
-                        lambda found: found['task_state'] == task_state,
-                        timeout)
+                        lambda found: found['task_state'] == task_state)
 
     # Private
 

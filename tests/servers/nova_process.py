@@ -23,7 +23,6 @@ import threading
 import time
 from unittest import mock
 
-from keystoneauth1 import loading
 from nova.compute import api as compute_api
 from nova.compute import manager as compute_manager
 from nova.compute import vm_states
@@ -109,10 +108,9 @@ class MessageBus:
 class Compute(test.TestCase):
     """What a user and an operator do with Nova."""
 
-    def __init__(self, ironic, glance, credentials):
+    def __init__(self, ironic, glance):
         super().__init__('runTest')
         self._urls = {'ironic': ironic, 'glance': glance}
-        self._credentials = credentials
 
     def runTest(self):
         raise AssertionError('this is no test')
@@ -121,10 +119,10 @@ class Compute(test.TestCase):
         super().setUp()
         self.flags(host=HOST, max_concurrent_snapshots=2,
                    max_concurrent_builds=2, service_down_time=86400)
-        self.flags(group='ironic', endpoint_override=self._urls['ironic'],
+        self.flags(auth_type='none', group='ironic',
+                   endpoint_override=self._urls['ironic'],
                    api_max_retries=30, api_retry_interval=0,
                    status_code_retries=1)
-        self._log_in()
         self.flags(group='glance', num_retries=0,
                    endpoint_override=self._urls['glance'])
         self.useFixture(nova_fixtures.NeutronFixture(self))
@@ -134,8 +132,7 @@ class Compute(test.TestCase):
         # Placement is not there; Ironic is.
         self.stub_out('openstack.proxy.Proxy.get_endpoint', _GET_ENDPOINT)
         self.driver = self.manager.driver
-        if not self._credentials:
-            self.driver._clock = HurryingClock()
+        self.driver._clock = HurryingClock()
         self.driver.init_host(HOST)
         self.manager.reportclient = mock.Mock()
         objects.Service(
@@ -145,14 +142,6 @@ class Compute(test.TestCase):
         self.api = compute_api.API()
         bus = MessageBus(self.manager)
         self.api.compute_rpcapi = self.manager.compute_api.compute_rpcapi = bus
-
-    def _log_in(self):
-        """Be somebody for Ironic, or nobody if it knows no users."""
-        auth_type = 'password' if self._credentials else 'none'
-        CONF.register_opts(loading.get_auth_plugin_conf_options(auth_type),
-                           group='ironic')
-        self.flags(group='ironic', auth_type=auth_type,
-                   **(self._credentials or {}))
 
     def _context(self, user):
         return nova_context.RequestContext(
